@@ -1,1 +1,20 @@
-//! skeleton
+//! The machines of Fairlead.
+pub mod access;
+pub mod api;
+pub mod ask;
+pub mod backoff;
+pub mod budget;
+pub mod classify;
+pub mod config;
+pub mod deadline;
+pub mod error;
+pub mod event;
+pub mod message;
+pub mod policy;
+pub mod provider;
+pub mod rng;
+pub mod route;
+pub mod settings;
+pub mod sse;
+pub mod stream;
+pub mod time;

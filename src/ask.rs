@@ -1,0 +1,330 @@
+//! What a caller asks for, read from the request without touching it.
+//!
+//! The body is peeked at, never rebuilt: on its way to an endpoint only the name of the model is
+//! replaced, in place, so unknown vLLM fields, number forms and the order of keys survive.
+
+use crate::{
+    api::Api,
+    error::{Code, Error},
+    message::Headers,
+    stream::read_object,
+};
+use memchr::memmem;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, ops::Range, rc::Rc};
+
+/// One understood request.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The route.
+    pub api: Api,
+    /// The model asked for.
+    pub model: String,
+    /// Whether the answer is to be streamed.
+    pub stream: bool,
+    /// Choices that a whole answer has.
+    pub choices: usize,
+    /// Tools or structured output: vLLM's parsers hold such text back, so silence is normal.
+    pub held_back: bool,
+    /// The request's own fields that go on to an endpoint.
+    pub headers: Headers,
+    /// The body as it came.
+    pub body: Rc<[u8]>,
+    /// Where the model's name stands in it, quotes included.
+    model_at: Range<usize>,
+}
+
+/// Fields of a client's request that endpoints get to see. Its `Authorization` and cookies stop
+/// here, and whatever else nobody has asked for.
+const FORWARDED: [&str; 8] = [
+    "accept",
+    "anthropic-beta",
+    "anthropic-version",
+    "content-type",
+    "openai-beta",
+    "traceparent",
+    "tracestate",
+    "x-session-id",
+];
+
+impl Ask {
+    /// Reads a request, or says what is wrong with it.
+    pub fn read(api: Api, headers: &Headers, body: Rc<[u8]>) -> Result<Self, Error> {
+        if headers.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Err(invalid("content-encoding", "The body is compressed; send it as it is."));
+        }
+        let forwarded = headers.iter().filter(|(name, _)| FORWARDED.contains(name)).collect();
+        let peeked = if api.takes_form() { peek_form(headers, &body)? } else { peek_json(&body)? };
+        let Peeked { model, model_at, stream, choices, held_back } = peeked;
+        if model.is_empty() {
+            return Err(invalid("model", "`model` is empty. GET /v1/models lists the names that you may use."));
+        }
+        let stream = stream && api.streams();
+        Ok(Self { api, model, stream, choices, held_back, headers: forwarded, body, model_at })
+    }
+
+    /// The body with another model's name in it.
+    pub fn body_for(&self, model: Option<&str>) -> Rc<[u8]> {
+        let Some(model) = model.filter(|model| *model != self.model) else { return Rc::clone(&self.body) };
+        let name = if self.api.takes_form() {
+            model.to_owned()
+        } else {
+            // A string always has a JSON form.
+            serde_json::to_string(model).unwrap_or_default()
+        };
+        let before = self.body.get(..self.model_at.start).unwrap_or_default();
+        let behind = self.body.get(self.model_at.end..).unwrap_or_default();
+        [before, name.as_bytes(), behind].concat().into()
+    }
+}
+
+struct Peeked {
+    model: String,
+    model_at: Range<usize>,
+    stream: bool,
+    choices: usize,
+    held_back: bool,
+}
+
+/// The fields that steer a call; all others are skipped, and checked only to be JSON.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream: Option<&'a RawValue>,
+    #[serde(borrow)]
+    n: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tools: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response_format: Option<ResponseFormat<'a>>,
+    structured_outputs: Option<IgnoredAny>,
+    guided_json: Option<IgnoredAny>,
+    guided_regex: Option<IgnoredAny>,
+    guided_choice: Option<IgnoredAny>,
+    guided_grammar: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct ResponseFormat<'a> {
+    #[serde(borrow)]
+    r#type: Option<Cow<'a, str>>,
+}
+
+fn peek_json(body: &[u8]) -> Result<Peeked, Error> {
+    let fields: Fields = read_object(body).map_err(|error| not_json(&error))?;
+    let Some(model) = fields.model else {
+        return Err(invalid("model", "`model` is missing. GET /v1/models lists the names that you may use."));
+    };
+    let model_at = place_of(model.get(), body);
+    let model = serde_json::from_str(model.get()).map_err(|_| invalid("model", "`model` must be a string."))?;
+    let stream = match fields.stream.map(RawValue::get) {
+        None | Some("false") => false,
+        Some("true") => true,
+        // vLLM itself would take "true" or 1 for true, and stream to a caller that does not expect it.
+        Some(_) => return Err(invalid("stream", "`stream` must be true or false.")),
+    };
+    let n: usize = match fields.n.map(|n| n.get().parse()) {
+        None => 1,
+        Some(Ok(n)) if (1..=16_384).contains(&n) => n,
+        Some(_) => return Err(invalid("n", "`n` must be a whole number from 1 to 16384.")),
+    };
+    let json_format = fields.response_format.and_then(|format| format.r#type).is_some_and(|kind| kind != "text");
+    let guided = [
+        fields.structured_outputs,
+        fields.guided_json,
+        fields.guided_regex,
+        fields.guided_choice,
+        fields.guided_grammar,
+    ];
+    let tools = fields.tools.is_some_and(|tools| tools.get() != "[]");
+    let prompts = fields.prompt.map_or(1, |prompt| count_prompts(prompt.get()));
+    Ok(Peeked {
+        model,
+        model_at,
+        stream,
+        choices: n.saturating_mul(prompts),
+        held_back: tools || json_format || guided.iter().any(Option::is_some),
+    })
+}
+
+/// A list of strings or of token lists is several prompts; a string or a list of tokens is one.
+fn count_prompts(prompt: &str) -> usize {
+    let items: Vec<&RawValue> = serde_json::from_str(prompt).unwrap_or_default();
+    let several = items.first().is_some_and(|first| first.get().starts_with(['"', '[', '{']));
+    if several { items.len() } else { 1 }
+}
+
+/// Where a slice that was borrowed from `whole` stands in it.
+fn place_of(part: &str, whole: &[u8]) -> Range<usize> {
+    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    start..start.saturating_add(part.len())
+}
+
+/// Finds two fields of a `multipart/form-data` body (RFC 7578): the file in it stays untouched.
+fn peek_form(headers: &Headers, body: &[u8]) -> Result<Peeked, Error> {
+    let no_form = || invalid("content-type", "This route takes `multipart/form-data` with a boundary.");
+    let content_type = headers.get("content-type").unwrap_or_default();
+    if headers.media_type() != "multipart/form-data" {
+        return Err(no_form());
+    }
+    let boundary = content_type.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().trim_matches('"'))
+    });
+    let delimiter = format!("--{}", boundary.filter(|boundary| !boundary.is_empty()).ok_or_else(no_form)?);
+    let (mut model, mut stream) = (None, false);
+    let starts: Vec<usize> = memmem::find_iter(body, &delimiter).collect();
+    for (start, end) in starts.iter().zip(starts.iter().skip(1)) {
+        let from = start.saturating_add(delimiter.len());
+        let part = body.get(from..*end).unwrap_or_default();
+        let Some(split) = memmem::find(part, b"\r\n\r\n") else { continue };
+        let (head, content) = part.split_at_checked(split).unwrap_or((part, &[]));
+        let content = content.strip_prefix(b"\r\n\r\n").unwrap_or_default();
+        let content = content.strip_suffix(b"\r\n").unwrap_or(content);
+        let at = from.saturating_add(split).saturating_add(4);
+        match field_name(head).as_deref() {
+            Some("model") if model.is_some() => return Err(invalid("model", "`model` is there twice.")),
+            Some("model") => {
+                model = Some((at..at.saturating_add(content.len()), String::from_utf8_lossy(content).into_owned()))
+            }
+            Some("stream") => stream = content.eq_ignore_ascii_case(b"true"),
+            _ => {}
+        }
+    }
+    let (model_at, model) = model.ok_or_else(|| invalid("model", "The form has no field `model`."))?;
+    Ok(Peeked { model, model_at, stream, choices: 1, held_back: false })
+}
+
+/// The `name` of a part's `Content-Disposition`.
+fn field_name(head: &[u8]) -> Option<String> {
+    let head = String::from_utf8_lossy(head);
+    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("content-disposition:"))?;
+    line.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.trim().split_once('=')?;
+        name.eq_ignore_ascii_case("name").then(|| value.trim_matches('"').to_owned())
+    })
+}
+
+fn not_json(error: &serde_json::Error) -> Error {
+    // Serde's own words may repeat a value of the body; its position says enough.
+    let what = match error.classify() {
+        serde_json::error::Category::Eof => "The body ends in the middle of its JSON",
+        serde_json::error::Category::Data if error.to_string().starts_with("duplicate field") => {
+            "The body has a field twice"
+        }
+        serde_json::error::Category::Data => "The body is not a JSON object of the right shape",
+        _ => "The body is not JSON",
+    };
+    Error::new(Code::InvalidRequest, format!("{what} (line {}, column {}).", error.line(), error.column()))
+}
+
+fn invalid(param: &str, message: &str) -> Error {
+    Error::new(Code::InvalidRequest, message).with_param(param)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(api: Api, body: &str) -> Result<Ask, Error> {
+        Ask::read(api, &Headers::new(), body.as_bytes().into())
+    }
+
+    #[test]
+    fn only_the_models_name_changes() {
+        let body = "{\n \"temperature\":1.0e0, \"model\" :  \"q\\u0077en\" ,\"x\":{\"model\":\"inner\"},\"big\":12345678901234567890123}";
+        let ask = read(Api::Chat, body).unwrap();
+        assert_eq!(ask.model, "qwen");
+        let sent = String::from_utf8(ask.body_for(Some("Qwen/\"7B\"")).to_vec()).unwrap();
+        assert_eq!(sent, body.replace("\"q\\u0077en\"", "\"Qwen/\\\"7B\\\"\""));
+        for same in [None, Some("qwen")] {
+            assert!(Rc::ptr_eq(&ask.body, &ask.body_for(same)));
+        }
+    }
+
+    #[test]
+    fn what_steers_a_call_is_seen() {
+        let ask = read(Api::Chat, r#"{"model":"m","stream":true,"n":3,"tools":[{}]}"#).unwrap();
+        assert!(ask.stream && ask.held_back);
+        assert_eq!(ask.choices, 3);
+        let ask =
+            read(Api::Chat, r#"{"model":"m","stream":false,"n":null,"tools":[],"response_format":{"type":"text"}}"#)
+                .unwrap();
+        assert!(!ask.stream && !ask.held_back);
+        assert!(
+            read(Api::Chat, r#"{"model":"m","response_format":{"type":"json_schema","json_schema":{}}}"#)
+                .unwrap()
+                .held_back
+        );
+        assert!(read(Api::Chat, r#"{"model":"m","structured_outputs":{"regex":"a"}}"#).unwrap().held_back);
+        assert!(!read(Api::Embeddings, r#"{"model":"m","stream":true}"#).unwrap().stream);
+    }
+
+    #[test]
+    fn prompts_multiply_the_choices() {
+        for (prompt, choices) in
+            [(r#""a""#, 2), (r#"["a","b","c"]"#, 6), ("[1,2,3]", 2), ("[[1],[2,3]]", 4), ("null", 2)]
+        {
+            let ask = read(Api::Completions, &format!(r#"{{"model":"m","n":2,"prompt":{prompt}}}"#)).unwrap();
+            assert_eq!(ask.choices, choices, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn bad_input_is_named_and_never_repeated() {
+        for (body, param, start) in [
+            ("", None, "The body ends"),
+            ("{\"model\":\"m\"", None, "The body ends"),
+            ("{\"model\":\"m\"} x", None, "The body is not JSON"),
+            ("[]", None, "The body is not a JSON object"),
+            ("\"secret\"", None, "The body is not a JSON object"),
+            (r#"{"model":"a","model":"b"}"#, None, "The body has a field twice"),
+            (r#"{"messages":[]}"#, Some("model"), "`model` is missing"),
+            (r#"{"model":null}"#, Some("model"), "`model` is missing"),
+            (r#"{"model":""}"#, Some("model"), "`model` is empty"),
+            (r#"{"model":5}"#, Some("model"), "`model` must be a string"),
+            (r#"{"model":"m","stream":"true"}"#, Some("stream"), "`stream` must be"),
+            (r#"{"model":"m","n":0}"#, Some("n"), "`n` must be"),
+            (r#"{"model":"m","n":1.5}"#, Some("n"), "`n` must be"),
+        ] {
+            let error = read(Api::Chat, body).unwrap_err();
+            assert_eq!((error.code, error.param.as_deref()), (Code::InvalidRequest, param), "{body}");
+            assert!(error.message.starts_with(start) && !error.message.contains("secret"), "{body}: {}", error.message);
+        }
+        let gzip = Headers::from_iter([("content-encoding", "gzip")]);
+        assert!(Ask::read(Api::Chat, &gzip, b"{}"[..].into()).is_err());
+    }
+
+    #[test]
+    fn a_form_keeps_its_file_and_changes_its_model() {
+        let body = b"--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav\r\n\r\n\xff\x00 name=\"model\"\r\n\r\nno\r\n--XX\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--XX\r\nContent-Disposition: form-data; name=\"stream\"\r\n\r\ntrue\r\n--XX--\r\n";
+        let headers = Headers::from_iter([("content-type", "multipart/form-data; boundary=\"XX\"")]);
+        let ask = Ask::read(Api::Transcriptions, &headers, body[..].into()).unwrap();
+        assert_eq!(ask.model, "whisper");
+        assert!(ask.stream);
+        let sent = ask.body_for(Some("openai/whisper-large"));
+        let place = memmem::find(body, b"whisper").unwrap();
+        assert_eq!(*sent, *[&body[..place], b"openai/whisper-large", &body[place + 7..]].concat());
+        let error = Ask::read(Api::Transcriptions, &Headers::new(), body[..].into()).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("content-type"));
+    }
+
+    #[test]
+    fn a_clients_secrets_do_not_go_on() {
+        let headers = Headers::from_iter([
+            ("authorization", "Bearer k"),
+            ("cookie", "c"),
+            ("x-api-key", "k"),
+            ("content-type", "application/json"),
+            ("traceparent", "t"),
+        ]);
+        let ask = Ask::read(Api::Chat, &headers, br#"{"model":"m"}"#[..].into()).unwrap();
+        let names: Vec<&str> = ask.headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["content-type", "traceparent"]);
+    }
+}

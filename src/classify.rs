@@ -1,0 +1,248 @@
+//! What a failed attempt means: whether the same endpoint may be asked again, another one, or none.
+
+use crate::{
+    deadline::Timer,
+    message::{Headers, ResponseHead},
+    stream::InBand,
+    time::Instant,
+};
+
+/// How an attempt failed, before any of its content was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection, or one that broke before the headers. Nothing tells these two apart in a
+    /// Worker or a browser.
+    Unreachable,
+    /// A status that is no success; the body where it was read whole.
+    Status {
+        /// Status and fields.
+        head: ResponseHead,
+        /// The endpoint's own explanation.
+        body: Option<Vec<u8>>,
+    },
+    /// A timer ran out.
+    Timeout(Timer),
+    /// Something else than an answer, in a few words.
+    Invalid(&'static str),
+    /// An error inside a 200.
+    InBand(InBand),
+    /// The bytes ended before the answer was whole.
+    Cut,
+}
+
+/// What may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The same endpoint may do better later.
+    Retry {
+        /// It named a time, in milliseconds from now: pushback rather than failure.
+        after_ms: Option<u64>,
+        /// It said it has no room.
+        throttled: bool,
+    },
+    /// Not this endpoint again, but another.
+    NextTarget,
+    /// Only an endpoint that is asked for another model.
+    OtherModel,
+    /// The request itself is at fault: nobody.
+    Fatal,
+}
+
+impl Failure {
+    /// What may follow. `now` is for dates in `Retry-After`.
+    pub fn verdict(&self, now: Instant) -> Verdict {
+        const RETRY: Verdict = Verdict::Retry { after_ms: None, throttled: false };
+        match self {
+            Self::Unreachable | Self::Cut | Self::Timeout(_) => RETRY,
+            // An answer of the wrong kind comes from a wrong address or a broken proxy; those do
+            // not mend themselves within a call, but a proxy's error page may.
+            Self::Invalid(_) => RETRY,
+            Self::InBand(error) => match error.status {
+                Some(status @ (400 | 404 | 422)) => by_status(status, None),
+                Some(status) => by_status(status, None).or_retry(),
+                None => RETRY,
+            },
+            Self::Status { head, body } => {
+                let verdict = by_status(head.status, retry_after(&head.headers, now));
+                let context = body.as_deref().is_some_and(is_context_length);
+                match head.headers.get("x-should-retry") {
+                    Some("true") => verdict.or_retry(),
+                    Some("false") if matches!(verdict, Verdict::Retry { .. }) => Verdict::NextTarget,
+                    _ if head.status == 400 && context => Verdict::OtherModel,
+                    _ => verdict,
+                }
+            }
+        }
+    }
+
+    /// Whether the body of such a response must be read before it can be judged or passed on.
+    pub fn needs_body(head: &ResponseHead, now: Instant) -> bool {
+        let unread = Self::Status { head: head.clone(), body: None };
+        matches!(unread.verdict(now), Verdict::Fatal)
+    }
+
+    /// Whether the endpoint may have died under this very request. A request that two endpoints
+    /// died under is not given to a third.
+    pub fn is_death(&self) -> bool {
+        match self {
+            Self::Cut => true,
+            Self::Status { head, .. } => head.status == 500,
+            Self::InBand(error) => {
+                error.kind.as_deref() != Some("abort") && error.status.is_none_or(|status| status == 500)
+            }
+            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) => false,
+        }
+    }
+
+    /// A few words for logs.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Unreachable => "unreachable".to_owned(),
+            Self::Status { head, .. } => format!("http_{}", head.status),
+            Self::Timeout(timer) => timer.as_str().to_owned(),
+            Self::Invalid(_) => "invalid".to_owned(),
+            Self::InBand(error) if error.kind.as_deref() == Some("abort") => "abort".to_owned(),
+            Self::InBand(_) => "in_band".to_owned(),
+            Self::Cut => "cut".to_owned(),
+        }
+    }
+}
+
+impl Verdict {
+    /// This verdict, or a plain retry where it forbids one.
+    const fn or_retry(self) -> Self {
+        match self {
+            Self::Retry { .. } => self,
+            _ => Self::Retry { after_ms: None, throttled: false },
+        }
+    }
+}
+
+fn by_status(status: u16, after_ms: Option<u64>) -> Verdict {
+    match status {
+        // No room. 529 is Anthropic's word for it.
+        429 | 503 | 529 => Verdict::Retry { after_ms, throttled: true },
+        // The gateway's key, not the caller's request.
+        401 | 403 => Verdict::NextTarget,
+        408 | 425 => Verdict::Retry { after_ms, throttled: false },
+        // A redirect is never followed: it would carry the key elsewhere.
+        300..=399 => Verdict::NextTarget,
+        // Not implemented, version not supported: the same tomorrow.
+        501 | 505 => Verdict::Fatal,
+        500..=599 => Verdict::Retry { after_ms, throttled: false },
+        _ => Verdict::Fatal,
+    }
+}
+
+/// vLLM's and OpenAI's ways to say that a prompt is too long for the model.
+fn is_context_length(body: &[u8]) -> bool {
+    let contains = |needle: &str| memchr::memmem::find(body, needle.as_bytes()).is_some();
+    contains("maximum context length") || contains("context_length_exceeded") || contains("\"param\":\"input_tokens\"")
+}
+
+/// When to come back, in milliseconds from now: `retry-after-ms` (OpenAI's), or `Retry-After` in
+/// seconds or as an HTTP date (RFC 9110, section 10.2.3). A date is held against the sender's own
+/// `Date` where it sent one, so that its clock may be wrong. Nonsense and the past count as
+/// nothing said.
+pub fn retry_after(headers: &Headers, now: Instant) -> Option<u64> {
+    if let Some(ms) = headers.get("retry-after-ms").and_then(|value| positive(value, 1.0)) {
+        return Some(ms);
+    }
+    let value = headers.get("retry-after")?.trim();
+    if let Some(ms) = positive(value, 1000.0) {
+        return Some(ms);
+    }
+    let when = date(value)?;
+    let sender = headers.get("date").and_then(date).unwrap_or(now);
+    (when > sender).then(|| sender.until(when))
+}
+
+/// A positive decimal number of units, in milliseconds.
+fn positive(value: &str, unit_ms: f64) -> Option<u64> {
+    let number: f64 = value.trim().parse().ok()?;
+    // As casts saturate, an absurd number is merely a very long time.
+    (number.is_finite() && number > 0.0).then_some((number * unit_ms).ceil() as u64)
+}
+
+fn date(value: &str) -> Option<Instant> {
+    let since = httpdate::parse_http_date(value).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok().map(Instant::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_millis(1_795_299_888_000); // Sat, 21 Nov 2026 22:24:48 GMT
+
+    fn status(status: u16, fields: &[(&str, &str)], body: &str) -> Failure {
+        let headers = fields.iter().copied().collect();
+        Failure::Status { head: ResponseHead { status, headers }, body: Some(body.as_bytes().to_vec()) }
+    }
+
+    #[test]
+    fn the_table_that_users_of_vllm_clients_know() {
+        for code in [408, 429, 500, 502, 503, 504, 520, 524, 529] {
+            assert!(matches!(status(code, &[], "").verdict(NOW), Verdict::Retry { after_ms: None, .. }), "{code}");
+        }
+        for code in [400, 402, 404, 405, 409, 413, 415, 422, 501] {
+            assert_eq!(status(code, &[], "").verdict(NOW), Verdict::Fatal, "{code}");
+        }
+        for code in [301, 307, 401, 403] {
+            assert_eq!(status(code, &[], "").verdict(NOW), Verdict::NextTarget, "{code}");
+        }
+        for failure in [Failure::Unreachable, Failure::Cut, Failure::Invalid("html"), Failure::Timeout(Timer::Idle)] {
+            assert_eq!(failure.verdict(NOW), Verdict::Retry { after_ms: None, throttled: false });
+        }
+    }
+
+    #[test]
+    fn an_upstreams_word_on_retrying_is_obeyed() {
+        assert!(matches!(status(409, &[("x-should-retry", "true")], "").verdict(NOW), Verdict::Retry { .. }));
+        assert_eq!(status(503, &[("x-should-retry", "false")], "").verdict(NOW), Verdict::NextTarget);
+        assert_eq!(status(400, &[("x-should-retry", "false")], "").verdict(NOW), Verdict::Fatal);
+    }
+
+    #[test]
+    fn a_prompt_too_long_may_fit_another_model_and_a_filtered_one_goes_back() {
+        let vllm = r#"{"error":{"message":"This model's maximum context length is 1024 tokens.","type":"BadRequestError","param":"input_tokens","code":400}}"#;
+        assert_eq!(status(400, &[], vllm).verdict(NOW), Verdict::OtherModel);
+        let filter = r#"{"error":{"message":"filtered","code":"content_filter"}}"#;
+        assert_eq!(status(400, &[], filter).verdict(NOW), Verdict::Fatal);
+    }
+
+    #[test]
+    fn errors_inside_a_200_are_judged_by_the_status_they_name() {
+        let in_band = |status| Failure::InBand(InBand { status, kind: None }).verdict(NOW);
+        assert_eq!(in_band(Some(400)), Verdict::Fatal);
+        assert_eq!(in_band(Some(503)), Verdict::Retry { after_ms: None, throttled: true });
+        assert_eq!(in_band(Some(500)), Verdict::Retry { after_ms: None, throttled: false });
+        assert_eq!(in_band(None), Verdict::Retry { after_ms: None, throttled: false });
+    }
+
+    #[test]
+    fn retry_after_in_all_its_forms() {
+        for (fields, expected) in [
+            (&[("retry-after", "2")][..], Some(2000)),
+            (&[("retry-after", " 1.5 ")], Some(1500)),
+            (&[("retry-after-ms", "12.5"), ("retry-after", "9")], Some(13)),
+            (&[("retry-after", "Sat, 21 Nov 2026 22:24:58 GMT")], Some(10_000)),
+            (&[("retry-after", "Saturday, 21-Nov-26 22:24:58 GMT")], Some(10_000)),
+            (&[("retry-after", "Sat Nov 21 22:24:58 2026")], Some(10_000)),
+            (
+                &[("retry-after", "Sat, 21 Nov 2026 22:00:10 GMT"), ("date", "Sat, 21 Nov 2026 22:00:00 GMT")],
+                Some(10_000),
+            ),
+            (&[("retry-after", "Sat, 21 Nov 2026 22:24:38 GMT")], None),
+            (&[("retry-after", "-1")], None),
+            (&[("retry-after", "0")], None),
+            (&[("retry-after", "soon")], None),
+            (&[("retry-after", "inf")], None),
+            (&[("retry-after", "NaN")], None),
+            (&[("retry-after", "1e300")], Some(u64::MAX)),
+            (&[], None),
+        ] {
+            assert_eq!(retry_after(&fields.iter().copied().collect(), NOW), expected, "{fields:?}");
+        }
+    }
+}

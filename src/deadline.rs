@@ -1,0 +1,300 @@
+//! All timers, as states: the moment something began or last happened, from which the next moment
+//! to wake follows. Progress moves a moment and touches no host timer, so a token costs none.
+
+use crate::{policy::Policy, time::Instant};
+
+/// What an attempt ran out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// No response headers.
+    Headers,
+    /// No content.
+    FirstToken,
+    /// No bytes in the middle of an answer.
+    Idle,
+    /// Bytes, but no content.
+    Progress,
+}
+
+impl Timer {
+    /// The name in `error.param`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Headers => "headers",
+            Self::FirstToken => "first_token",
+            Self::Idle => "idle",
+            Self::Progress => "progress",
+        }
+    }
+
+    /// The policy field to change.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Headers => "headers_ms",
+            Self::FirstToken => "first_token_ms",
+            Self::Idle => "idle_ms",
+            Self::Progress => "progress_ms",
+        }
+    }
+}
+
+/// How long one attempt may take over what, in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Of a streamed answer; an answer that does not stream has its headers when it is complete,
+    /// so only the call's deadline bounds it until then.
+    streamed: bool,
+    headers_ms: u64,
+    first_token_ms: u64,
+    idle_ms: u64,
+    progress_ms: u64,
+}
+
+/// Once a stream has proved itself whole, this is how long its last bytes are waited for.
+const GRACE_MS: u64 = 1000;
+
+impl Limits {
+    /// What `policy` allows a request of this size. Parsers of tools and structured output hold
+    /// text back (`held_back`), so the idle time is doubled for them.
+    pub fn new(policy: &Policy, streamed: bool, request_bytes: usize, held_back: bool) -> Self {
+        let idle_ms = if held_back { policy.idle_ms.saturating_mul(2) } else { policy.idle_ms };
+        Self {
+            streamed,
+            headers_ms: policy.headers_ms,
+            first_token_ms: policy.first_token_for(request_bytes),
+            idle_ms,
+            progress_ms: policy.progress_ms,
+        }
+    }
+
+    /// How long `timer` is, for messages.
+    pub const fn of(&self, timer: Timer) -> u64 {
+        match timer {
+            Timer::Headers => self.headers_ms,
+            Timer::FirstToken => self.first_token_ms,
+            Timer::Idle => self.idle_ms,
+            Timer::Progress => self.progress_ms,
+        }
+    }
+}
+
+/// The timers of one attempt.
+#[derive(Debug)]
+pub struct AttemptTimers {
+    limits: Limits,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Since this moment, nothing has come.
+    Sent { at: Instant },
+    /// Headers have come, content has not.
+    Opened { sent: Instant },
+    /// The body of an answer that does not stream is coming.
+    Body { last_byte: Instant },
+    /// Content is coming.
+    Flowing { last_byte: Instant, last_content: Instant },
+    /// The answer is whole; only its end is missing.
+    Finished { at: Instant },
+}
+
+impl AttemptTimers {
+    /// The timers of an attempt that goes out now.
+    pub const fn new(now: Instant, limits: Limits) -> Self {
+        Self { limits, phase: Phase::Sent { at: now } }
+    }
+
+    /// The limits in force.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Headers have come.
+    pub const fn on_head(&mut self, now: Instant) {
+        self.phase = match self.phase {
+            Phase::Sent { at } if self.limits.streamed => Phase::Opened { sent: at },
+            _ => Phase::Body { last_byte: now },
+        };
+    }
+
+    /// An answer has come that is read to its end before it is looked at.
+    pub const fn on_body(&mut self, now: Instant) {
+        self.phase = Phase::Body { last_byte: now };
+    }
+
+    /// Bytes have come.
+    pub const fn on_bytes(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Body { last_byte } | Phase::Flowing { last_byte, .. } => *last_byte = now,
+            Phase::Sent { .. } | Phase::Opened { .. } | Phase::Finished { .. } => {}
+        }
+    }
+
+    /// Content has come.
+    pub const fn on_content(&mut self, now: Instant) {
+        self.phase = Phase::Flowing { last_byte: now, last_content: now };
+    }
+
+    /// The answer is whole.
+    pub const fn on_finished(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Finished { .. }) {
+            self.phase = Phase::Finished { at: now };
+        }
+    }
+
+    /// Nothing was read for this long, because the client was slow: that is not the endpoint's
+    /// silence.
+    pub const fn shift(&mut self, ms: u64) {
+        match &mut self.phase {
+            Phase::Sent { at }
+            | Phase::Opened { sent: at }
+            | Phase::Body { last_byte: at }
+            | Phase::Finished { at } => {
+                *at = at.after(ms);
+            }
+            Phase::Flowing { last_byte, last_content } => {
+                *last_byte = last_byte.after(ms);
+                *last_content = last_content.after(ms);
+            }
+        }
+    }
+
+    /// When the next timer runs out, and which; a finished answer has no timer that fails it.
+    pub fn next(&self) -> Option<(Instant, Option<Timer>)> {
+        let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms } = self.limits;
+        let earlier = |a: (Instant, Option<Timer>), b: (Instant, Option<Timer>)| if b.0 < a.0 { b } else { a };
+        match self.phase {
+            Phase::Sent { at } => streamed.then(|| {
+                earlier(
+                    (at.after(headers_ms), Some(Timer::Headers)),
+                    (at.after(first_token_ms), Some(Timer::FirstToken)),
+                )
+            }),
+            Phase::Opened { sent } => Some((sent.after(first_token_ms), Some(Timer::FirstToken))),
+            Phase::Body { last_byte } => Some((last_byte.after(idle_ms), Some(Timer::Idle))),
+            Phase::Flowing { last_byte, last_content } => Some(earlier(
+                (last_byte.after(idle_ms), Some(Timer::Idle)),
+                (last_content.after(progress_ms), Some(Timer::Progress)),
+            )),
+            Phase::Finished { at } => Some((at.after(GRACE_MS), None)),
+        }
+    }
+}
+
+/// The timers that the client feels: how long it is left without a status, and without a byte.
+#[derive(Debug)]
+pub struct ClientTimers {
+    /// When a streaming call gets its 200 in any case; `None` once it has its status, or where the
+    /// status must wait for the answer.
+    commit_at: Option<Instant>,
+    /// The last byte sent on a stream.
+    last_byte: Option<Instant>,
+    keepalive_ms: u64,
+}
+
+impl ClientTimers {
+    /// The timers of a call that arrives now.
+    pub fn new(now: Instant, policy: &Policy, stream: bool) -> Self {
+        let commit_at = stream.then(|| now.after(policy.commit_after_ms));
+        Self { commit_at, last_byte: None, keepalive_ms: policy.keepalive_ms }
+    }
+
+    /// The status has gone out.
+    pub const fn on_commit(&mut self, now: Instant, stream: bool) {
+        self.commit_at = None;
+        self.last_byte = if stream { Some(now) } else { None };
+    }
+
+    /// Bytes have gone out.
+    pub fn on_bytes(&mut self, now: Instant) {
+        if let Some(last_byte) = &mut self.last_byte {
+            *last_byte = now;
+        }
+    }
+
+    /// Whether a status is due.
+    pub fn commit_due(&self, now: Instant) -> bool {
+        self.commit_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether a comment is due.
+    pub fn keepalive_due(&self, now: Instant) -> bool {
+        self.keepalive_at().is_some_and(|at| at <= now)
+    }
+
+    /// When something is due next.
+    pub fn next(&self) -> Option<Instant> {
+        self.commit_at.into_iter().chain(self.keepalive_at()).min()
+    }
+
+    fn keepalive_at(&self) -> Option<Instant> {
+        self.last_byte.map(|at| at.after(self.keepalive_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn timers(streamed: bool) -> AttemptTimers {
+        AttemptTimers::new(at(0), Limits::new(&Policy::default(), streamed, 0, false))
+    }
+
+    #[test]
+    fn each_phase_of_a_stream_has_its_timer() {
+        let mut timers = timers(true);
+        assert_eq!(timers.next(), Some((at(30_000), Some(Timer::Headers))));
+        timers.on_head(at(1000));
+        timers.on_bytes(at(5000));
+        assert_eq!(timers.next(), Some((at(120_000), Some(Timer::FirstToken))), "bytes are not content");
+        timers.on_content(at(6000));
+        assert_eq!(timers.next(), Some((at(66_000), Some(Timer::Idle))));
+        timers.on_bytes(at(65_000));
+        timers.on_bytes(at(100_000));
+        assert_eq!(timers.next(), Some((at(126_000), Some(Timer::Progress))), "comments do not feed progress");
+        timers.on_finished(at(100_000));
+        timers.on_finished(at(100_500));
+        assert_eq!(timers.next(), Some((at(101_000), None)));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_stream_waits_for_its_headers_and_then_for_its_bytes() {
+        let mut timers = timers(false);
+        assert_eq!(timers.next(), None);
+        timers.on_head(at(200_000));
+        timers.on_bytes(at(201_000));
+        assert_eq!(timers.next(), Some((at(261_000), Some(Timer::Idle))));
+    }
+
+    #[test]
+    fn a_slow_client_is_not_a_silent_endpoint() {
+        let mut timers = timers(true);
+        timers.on_head(at(0));
+        timers.on_content(at(1000));
+        timers.shift(500_000);
+        assert_eq!(timers.next(), Some((at(561_000), Some(Timer::Idle))));
+    }
+
+    #[test]
+    fn held_back_text_doubles_the_idle_time() {
+        let limits = Limits::new(&Policy::default(), true, 10 << 10, true);
+        assert_eq!((limits.of(Timer::Idle), limits.of(Timer::FirstToken)), (120_000, 121_000));
+    }
+
+    #[test]
+    fn the_client_gets_a_status_and_then_a_comment_in_every_silence() {
+        let mut client = ClientTimers::new(at(0), &Policy::default(), true);
+        assert_eq!(client.next(), Some(at(10_000)));
+        assert!(client.commit_due(at(10_000)) && !client.keepalive_due(at(10_000)));
+        client.on_commit(at(10_000), true);
+        assert_eq!(client.next(), Some(at(15_000)));
+        client.on_bytes(at(14_000));
+        assert!(!client.keepalive_due(at(18_999)) && client.keepalive_due(at(19_000)));
+        assert_eq!(ClientTimers::new(at(0), &Policy::default(), false).next(), None);
+    }
+}

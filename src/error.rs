@@ -1,0 +1,217 @@
+//! The one error that callers see, in every dialect.
+//!
+//! A message says what happened, how often it was tried and which field to change. It never holds
+//! a key, a prompt or an endpoint's URL, so it may be logged as it is.
+
+use crate::api::Dialect;
+use serde::Serialize;
+use std::fmt;
+
+/// What went wrong, by its stable name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The request cannot be understood.
+    InvalidRequest,
+    /// No key, or an unknown one.
+    InvalidApiKey,
+    /// The key is known but may not do this.
+    Forbidden,
+    /// No entry of `models` takes this name.
+    ModelNotFound,
+    /// The path is not a route.
+    RouteNotFound,
+    /// The path is a route, for another method.
+    MethodNotAllowed,
+    /// The body is over `max_request_bytes`.
+    RequestTooLarge,
+    /// A timer of one attempt ran out; `param` names it.
+    UpstreamTimeout,
+    /// The whole call ran out of time.
+    DeadlineExceeded,
+    /// No connection, or one that broke before an answer.
+    UpstreamUnreachable,
+    /// An answer that cannot be used.
+    UpstreamInvalid,
+    /// The endpoint refused the gateway's key.
+    UpstreamRejectedKey,
+    /// The endpoint has no room.
+    UpstreamOverloaded,
+    /// The stream ended before its answer was whole.
+    StreamInterrupted,
+    /// `CONFIG` has mistakes.
+    ConfigInvalid,
+    /// A defect of the gateway.
+    Internal,
+}
+
+impl Code {
+    /// The stable name, as in `error.code`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidApiKey => "invalid_api_key",
+            Self::Forbidden => "forbidden",
+            Self::ModelNotFound => "model_not_found",
+            Self::RouteNotFound => "route_not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTooLarge => "request_too_large",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamInvalid => "upstream_invalid",
+            Self::UpstreamRejectedKey => "upstream_rejected_key",
+            Self::UpstreamOverloaded => "upstream_overloaded",
+            Self::StreamInterrupted => "stream_interrupted",
+            Self::ConfigInvalid => "config_invalid",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status of an answer that is nothing but this error.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest => 400,
+            Self::InvalidApiKey => 401,
+            Self::Forbidden => 403,
+            Self::ModelNotFound | Self::RouteNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTooLarge => 413,
+            Self::UpstreamTimeout | Self::DeadlineExceeded => 504,
+            Self::UpstreamOverloaded => 503,
+            Self::ConfigInvalid | Self::Internal => 500,
+            Self::UpstreamUnreachable | Self::UpstreamInvalid | Self::UpstreamRejectedKey | Self::StreamInterrupted => {
+                502
+            }
+        }
+    }
+
+    /// `error.type`, in the words that the SDKs of OpenAI and Anthropic know.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::InvalidRequest | Self::MethodNotAllowed => "invalid_request_error",
+            Self::InvalidApiKey => "authentication_error",
+            Self::Forbidden => "permission_error",
+            Self::ModelNotFound | Self::RouteNotFound => "not_found_error",
+            Self::RequestTooLarge => "request_too_large",
+            Self::UpstreamTimeout | Self::DeadlineExceeded => "timeout_error",
+            Self::UpstreamOverloaded => "overloaded_error",
+            Self::UpstreamUnreachable
+            | Self::UpstreamInvalid
+            | Self::UpstreamRejectedKey
+            | Self::StreamInterrupted
+            | Self::ConfigInvalid
+            | Self::Internal => "api_error",
+        }
+    }
+}
+
+/// An error on its way to a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What went wrong.
+    pub code: Code,
+    /// For people: what happened and what to change.
+    pub message: String,
+    /// The field or timer concerned.
+    pub param: Option<String>,
+    /// When asking again makes sense, in milliseconds, where that is known.
+    pub retry_after_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: &'a str,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'a str>,
+    /// What the Responses API itself puts beside `type`; its SDKs raise on `error`.
+    #[serde(flatten)]
+    beside: Option<Fields<'a>>,
+    error: Fields<'a>,
+}
+
+impl Error {
+    /// An error with this code and message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), param: None, retry_after_ms: None }
+    }
+
+    /// Names the field or timer concerned.
+    pub fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The JSON body of an answer that is nothing but this error.
+    pub fn body(&self, dialect: Dialect) -> Vec<u8> {
+        let r#type = matches!(dialect, Dialect::Messages).then_some("error");
+        json(&Envelope { r#type, beside: None, error: self.fields() })
+    }
+
+    /// The event that ends a stream which has begun. No `[DONE]` belongs behind it.
+    pub fn event(&self, dialect: Dialect) -> Vec<u8> {
+        let named = matches!(dialect, Dialect::Responses | Dialect::Messages);
+        let beside = matches!(dialect, Dialect::Responses).then(|| Fields { r#type: "error", ..self.fields() });
+        // Flattened fields bring their own `type`.
+        let r#type = matches!(dialect, Dialect::Messages).then_some("error");
+        let body = json(&Envelope { r#type, beside, error: self.fields() });
+        let prefix: &[u8] = if named { b"event: error\ndata: " } else { b"data: " };
+        [prefix, &body, b"\n\n"].concat()
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        Fields {
+            message: &self.message,
+            r#type: self.code.kind(),
+            param: self.param.as_deref(),
+            code: self.code.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // Strings and nothing else: serialising them cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn each_dialect_gets_the_shape_its_sdk_raises_on() {
+        let error = Error::new(Code::StreamInterrupted, "It \"broke\"").with_param("idle");
+        let fields = r#"{"message":"It \"broke\"","type":"api_error","param":"idle","code":"stream_interrupted"}"#;
+        assert_eq!(text(error.body(Dialect::Chat)), format!(r#"{{"error":{fields}}}"#));
+        assert_eq!(text(error.event(Dialect::Chat)), format!("data: {{\"error\":{fields}}}\n\n"));
+        assert_eq!(text(error.body(Dialect::Messages)), format!(r#"{{"type":"error","error":{fields}}}"#));
+        assert_eq!(
+            text(error.event(Dialect::Messages)),
+            format!("event: error\ndata: {{\"type\":\"error\",\"error\":{fields}}}\n\n")
+        );
+        let responses = text(error.event(Dialect::Responses));
+        assert!(
+            responses.starts_with("event: error\ndata: {\"message\":\"It \\\"broke\\\"\",\"type\":\"error\","),
+            "{responses}"
+        );
+        assert!(responses.contains(&format!("\"error\":{fields}")), "{responses}");
+    }
+}

@@ -1,0 +1,58 @@
+//! Facts that a call lets out as it goes. The core never logs; a host turns these into log lines,
+//! metrics or callbacks. Names are few and fixed, and nothing here holds a prompt, a key or a URL.
+
+use serde::Serialize;
+
+/// One fact about one call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// An attempt went out.
+    AttemptStarted {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name in `CONFIG`.
+        endpoint: String,
+    },
+    /// An attempt failed, and what follows.
+    AttemptFailed {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name.
+        endpoint: String,
+        /// Why: a timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`.
+        reason: String,
+        /// `retry`, `failover` or `give_up`.
+        then: &'static str,
+        /// Milliseconds until the next attempt.
+        wait_ms: u64,
+    },
+    /// The call is over.
+    CallEnded {
+        /// `ok`, an error's code, `upstream_4xx` (passed on) or `client_gone`.
+        outcome: String,
+        /// The timer or field behind an error.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        param: Option<String>,
+        /// Who answered, or who was asked last.
+        endpoint: Option<String>,
+        /// Attempts over all endpoints.
+        attempts: u32,
+        /// Whether the caller asked for a stream.
+        stream: bool,
+        /// Milliseconds from arrival to the first content.
+        first_content_ms: Option<u64>,
+        /// Milliseconds from arrival to the end.
+        total_ms: u64,
+        /// Bytes sent to the client.
+        bytes: u64,
+        /// Events of the answering stream.
+        events: u64,
+        /// Events dropped because they were malformed.
+        malformed: u64,
+        /// `usage.prompt_tokens`, if the endpoint told.
+        prompt_tokens: Option<u64>,
+        /// `usage.completion_tokens`, if the endpoint told.
+        completion_tokens: Option<u64>,
+    },
+}

@@ -1,0 +1,3 @@
+//! How each kind of server is spoken to.
+
+pub mod vllm;

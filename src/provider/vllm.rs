@@ -1,0 +1,90 @@
+//! vLLM, and every other server that speaks OpenAI's HTTP.
+
+use crate::{
+    ask::Ask,
+    message::{Headers, Method, Request},
+    settings::{Endpoint, Target},
+};
+
+/// The request for one attempt: the caller's bytes with the target's model in them.
+///
+/// The id goes out as `<id>-<attempt>`, because before 0.14 vLLM's engine could break when an id
+/// came twice at a time (vllm#10583), and because it tells attempts apart in the server's log.
+pub fn request(ask: &Ask, target: &Target, request_id: &str, attempt: u32) -> Request {
+    let mut headers = ask.headers.clone();
+    if headers.get("content-type").is_none() {
+        headers.set("content-type", "application/json");
+    }
+    headers.set("x-request-id", format!("{request_id}-{attempt}"));
+    if let Some(key) = &target.endpoint.api_key {
+        headers.set("authorization", format!("Bearer {}", key.reveal()));
+    }
+    let url = url(&target.endpoint, ask.api.path());
+    Request { method: Method::Post, url, headers, body: ask.body_for(target.model.as_deref()) }
+}
+
+/// Routes below `/v1` stand below the endpoint's prefix, the others at its root.
+fn url(endpoint: &Endpoint, path: &str) -> String {
+    let Endpoint { root, prefix, .. } = endpoint;
+    match path.strip_prefix("/v1") {
+        Some(rest) => format!("{root}{prefix}{rest}"),
+        None => format!("{root}{path}"),
+    }
+}
+
+/// Header fields of an endpoint's response that the client gets to see.
+const RETURNED: [&str; 6] =
+    ["cache-control", "content-disposition", "content-language", "content-type", "metadata", "openai-processing-ms"];
+
+/// What of a response's header goes on to the client: no cookies, no CORS of the endpoint's, no
+/// framing (the host makes its own), nothing that tells what server it was.
+pub fn returned(headers: &Headers) -> Headers {
+    headers.iter().filter(|(name, _)| RETURNED.contains(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::Api, settings::Secret};
+    use std::rc::Rc;
+
+    fn target(root: &str, prefix: &'static str) -> Target {
+        let api_key = Some(Secret::new("sk-endpoint".to_owned()));
+        let endpoint = Endpoint { name: "a".to_owned(), root: root.to_owned(), prefix, api_key, via: None };
+        Target { endpoint: Rc::new(endpoint), index: 0, model: Some("served".to_owned()) }
+    }
+
+    #[test]
+    fn the_endpoint_gets_its_own_key_name_and_an_id_per_attempt() {
+        let headers = Headers::from_iter([("authorization", "Bearer client"), ("content-type", "application/json")]);
+        let ask = Ask::read(Api::Chat, &headers, br#"{"model":"qwen"}"#[..].into()).unwrap();
+        let request = request(&ask, &target("https://gpu.example.com", "/v1"), "req-1", 2);
+        assert_eq!(request.url, "https://gpu.example.com/v1/chat/completions");
+        assert_eq!(request.headers.get("authorization"), Some("Bearer sk-endpoint"));
+        assert_eq!(request.headers.get("x-request-id"), Some("req-1-2"));
+        assert_eq!(*request.body, *br#"{"model":"served"}"#);
+    }
+
+    #[test]
+    fn routes_outside_v1_stand_at_the_root() {
+        let plain = target("https://x.example.com/api", "");
+        assert_eq!(url(&plain.endpoint, "/v1/chat/completions"), "https://x.example.com/api/chat/completions");
+        assert_eq!(url(&target("https://x", "/v1").endpoint, "/tokenize"), "https://x/tokenize");
+        assert_eq!(
+            url(&target("https://x/v2/id", "/openai/v1").endpoint, "/v1/completions"),
+            "https://x/v2/id/openai/v1/completions"
+        );
+    }
+
+    #[test]
+    fn cookies_and_cors_of_the_endpoint_stay_behind() {
+        let headers = Headers::from_iter([
+            ("set-cookie", "a"),
+            ("access-control-allow-origin", "*"),
+            ("server", "uvicorn"),
+            ("content-length", "3"),
+            ("content-type", "text/plain"),
+        ]);
+        assert_eq!(returned(&headers), Headers::from_iter([("content-type", "text/plain")]));
+    }
+}

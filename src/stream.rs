@@ -1,0 +1,484 @@
+//! What a stream has proved so far.
+//!
+//! A stream is whole only when its own dialect says so: a `finish_reason` for every choice, or a
+//! closing event. `[DONE]` proves nothing, because vLLM sends an error and then `[DONE]`; the end
+//! of the bytes proves nothing, because a cut looks like one in half of the layers below.
+
+use crate::{api::Dialect, sse::Fields};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt};
+
+/// What one event means to the call.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Part of the stream, but no content: roles, usage, keepalives of the API.
+    Nothing,
+    /// Something that a reader of the answer would see.
+    Content,
+    /// The endpoint gave up.
+    Error(InBand),
+    /// `[DONE]`.
+    Done,
+    /// Not what this dialect sends; to be dropped.
+    Malformed,
+}
+
+/// An error that came inside a 200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InBand {
+    /// The HTTP status it stands for, where it says so.
+    pub status: Option<u16>,
+    /// Its type, if that is a plain word: `InternalServerError`, `abort`. Its message is left
+    /// out, because vLLM repeats parts of the request there.
+    pub kind: Option<String>,
+}
+
+/// Token counts that an endpoint told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "UsageFields")]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: Option<u64>,
+    /// Of the answer.
+    pub completion_tokens: Option<u64>,
+}
+
+/// The names that the APIs have for them; some servers send both.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UsageFields {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+}
+
+impl From<UsageFields> for Usage {
+    fn from(fields: UsageFields) -> Self {
+        Self {
+            prompt_tokens: fields.prompt_tokens.or(fields.input_tokens),
+            completion_tokens: fields.completion_tokens.or(fields.output_tokens),
+        }
+    }
+}
+
+/// The proof of one stream, growing event by event.
+#[derive(Debug)]
+pub struct Proof {
+    dialect: Dialect,
+    /// Choices that have not finished: one flag per `n` and prompt.
+    open: Vec<bool>,
+    still_open: usize,
+    closed: bool,
+    usage: Usage,
+}
+
+impl Proof {
+    /// Of a stream that must finish this many choices (only chat and completions have several).
+    pub fn new(dialect: Dialect, choices: usize) -> Self {
+        Self { dialect, open: vec![true; choices], still_open: choices, closed: false, usage: Usage::default() }
+    }
+
+    /// Whether the answer is whole.
+    pub const fn is_whole(&self) -> bool {
+        match self.dialect {
+            Dialect::Chat | Dialect::Completions => self.still_open == 0,
+            Dialect::Responses | Dialect::Messages | Dialect::Whole => self.closed,
+        }
+    }
+
+    /// Whether a whole stream ends in `[DONE]`.
+    pub const fn ends_in_done(&self) -> bool {
+        matches!(self.dialect, Dialect::Chat | Dialect::Completions)
+    }
+
+    /// The newest token counts.
+    pub const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Takes in one event.
+    pub fn observe(&mut self, event: &Fields<'_>) -> Seen {
+        if *event.data == *b"[DONE]" {
+            return Seen::Done;
+        }
+        match self.dialect {
+            Dialect::Chat | Dialect::Completions | Dialect::Whole => self.observe_choices(&event.data),
+            Dialect::Responses | Dialect::Messages => self.observe_named(&event.data),
+        }
+    }
+
+    fn observe_choices(&mut self, data: &[u8]) -> Seen {
+        let Ok(chunk) = read_object::<ChoicesChunk>(data) else { return Seen::Malformed };
+        if let Some(error) = chunk.error {
+            return Seen::Error(InBand::from_json(error.get().as_bytes()));
+        }
+        if chunk.object.as_deref() == Some("error") {
+            return Seen::Error(InBand::from_json(data));
+        }
+        if let Some(usage) = chunk.usage {
+            self.usage = usage;
+        }
+        let Choices { content, finished, aborted } = chunk.choices.unwrap_or_default();
+        if aborted {
+            return Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
+        }
+        for index in finished {
+            if let Some(open) = self.open.get_mut(index)
+                && std::mem::replace(open, false)
+            {
+                self.still_open = self.still_open.saturating_sub(1);
+            }
+        }
+        if content { Seen::Content } else { Seen::Nothing }
+    }
+
+    fn observe_named(&mut self, data: &[u8]) -> Seen {
+        let Ok(event) = read_object::<NamedEvent>(data) else { return Seen::Malformed };
+        let kind = event.r#type.unwrap_or_default();
+        if let Some(error) = event.error.filter(|_| kind == "error" || kind.is_empty()) {
+            return Seen::Error(InBand::from_json(error.get().as_bytes()));
+        }
+        let inner =
+            event.response.or(event.message).and_then(|object| serde_json::from_str::<Inner>(object.get()).ok());
+        let told = event.usage.or(inner.and_then(|inner| inner.usage));
+        if let Some(told) = told {
+            // Messages tell the prompt's count first and the answer's later.
+            self.usage.prompt_tokens = told.prompt_tokens.or(self.usage.prompt_tokens);
+            self.usage.completion_tokens = told.completion_tokens.or(self.usage.completion_tokens);
+        }
+        match &*kind {
+            "error" => Seen::Error(InBand::from_json(data)),
+            "response.completed" | "response.incomplete" | "response.failed" | "message_stop" => {
+                self.closed = true;
+                Seen::Nothing
+            }
+            "content_block_delta" => Seen::Content,
+            kind if kind.starts_with("response.") && kind.ends_with(".delta") => Seen::Content,
+            _ => Seen::Nothing,
+        }
+    }
+}
+
+impl InBand {
+    /// Reads an error object; `code` is a number in vLLM and a string in its second frontend.
+    pub fn from_json(json: &[u8]) -> Self {
+        let fields: ErrorFields = serde_json::from_slice(json).unwrap_or_default();
+        let code = fields.code.map(|code| code.get().trim_matches('"').to_owned()).unwrap_or_default();
+        let plain = |word: &&str| {
+            (1..=64).contains(&word.len())
+                && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-. ".contains(&byte))
+        };
+        let kind = [fields.r#type.as_deref(), Some(code.as_str())].into_iter().flatten().find(plain);
+        Self { status: code.parse().ok().filter(|status| (400..600).contains(status)), kind: kind.map(str::to_owned) }
+    }
+}
+
+/// Reads an object, and nothing but one: Serde would also take a list for a structure.
+pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
+    if json.trim_ascii_start().starts_with(b"[") {
+        return Err(serde::de::Error::custom("a list"));
+    }
+    serde_json::from_slice(json)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorFields<'a> {
+    #[serde(borrow)]
+    r#type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ChoicesChunk<'a> {
+    #[serde(borrow, default)]
+    object: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(default)]
+    choices: Option<Choices>,
+    #[serde(default)]
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct NamedEvent<'a> {
+    #[serde(borrow, default)]
+    r#type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    /// An object with `usage` in it.
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    /// The same in `message_start`, a text in an error.
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+}
+
+/// The part of a `response` or `message` object that is looked at.
+#[derive(Deserialize)]
+struct Inner {
+    #[serde(default)]
+    usage: Option<Usage>,
+}
+
+/// All that matters of `choices`, gathered without keeping any of it.
+#[derive(Default)]
+pub(crate) struct Choices {
+    /// One of them holds something to read.
+    content: bool,
+    /// Those that end here. Empty, hence without an allocation, in every event but the last ones.
+    finished: Vec<usize>,
+    /// One of them was given up by the endpoint.
+    pub(crate) aborted: bool,
+}
+
+impl<'de> Deserialize<'de> for Choices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ChoicesVisitor)
+    }
+}
+
+struct ChoicesVisitor;
+
+impl<'de> Visitor<'de> for ChoicesVisitor {
+    type Value = Choices;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of choices")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Choices, A::Error> {
+        let mut choices = Choices::default();
+        while let Some(choice) = items.next_element::<Choice>()? {
+            choices.content |=
+                choice.text.is_some_and(is_content) || choice.delta.is_some_and(|delta| delta.has_content());
+            match choice.finish_reason.as_deref() {
+                None => {}
+                // vLLM's word for an answer it was made to drop: shutdown, sleep, pause.
+                Some("abort") => choices.aborted = true,
+                Some(_) => choices.finished.push(choice.index),
+            }
+        }
+        Ok(choices)
+    }
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default)]
+    index: usize,
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow, default)]
+    finish_reason: Option<Cow<'a, str>>,
+}
+
+/// The fields that hold something to read, under vLLM's old and new names.
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    function_call: Option<&'a RawValue>,
+}
+
+impl Delta<'_> {
+    fn has_content(&self) -> bool {
+        [self.content, self.reasoning, self.reasoning_content, self.refusal, self.tool_calls, self.function_call]
+            .into_iter()
+            .flatten()
+            .any(is_content)
+    }
+}
+
+/// Neither an empty string nor an empty list.
+fn is_content(value: &RawValue) -> bool {
+    !matches!(value.get(), "\"\"" | "[]" | "{}" | "null")
+}
+
+/// Whether an answer that did not stream is whole, by its own words.
+pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Seen> {
+    let malformed = |_| Seen::Malformed;
+    match dialect {
+        Dialect::Chat | Dialect::Completions => {
+            let answer: ChoicesChunk = read_object(body).map_err(malformed)?;
+            if answer.choices.as_ref().is_some_and(|choices| choices.aborted) {
+                return Err(Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) }));
+            }
+            match answer.error {
+                Some(error) if answer.choices.is_none() => Err(Seen::Error(InBand::from_json(error.get().as_bytes()))),
+                _ => Ok(answer.usage.unwrap_or_default()),
+            }
+        }
+        Dialect::Messages => {
+            let answer: NamedEvent = read_object(body).map_err(malformed)?;
+            match answer.error {
+                Some(error) if answer.r#type.as_deref() == Some("error") => {
+                    Err(Seen::Error(InBand::from_json(error.get().as_bytes())))
+                }
+                _ => Ok(answer.usage.unwrap_or_default()),
+            }
+        }
+        Dialect::Responses => {
+            let answer: Inner = read_object(body).map_err(malformed)?;
+            Ok(answer.usage.unwrap_or_default())
+        }
+        Dialect::Whole => serde_json::from_slice::<IgnoredAny>(body).map(|_| Usage::default()).map_err(malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observe(proof: &mut Proof, data: &str) -> Seen {
+        proof.observe(&Fields { name: b"", data: Cow::Borrowed(data.as_bytes()) })
+    }
+
+    #[test]
+    fn a_chat_is_whole_when_every_choice_has_finished() {
+        let mut proof = Proof::new(Dialect::Chat, 2);
+        assert_eq!(
+            observe(
+                &mut proof,
+                r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#
+            ),
+            Seen::Nothing
+        );
+        assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}]}"#), Seen::Content);
+        assert_eq!(
+            observe(&mut proof, r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#),
+            Seen::Nothing
+        );
+        observe(&mut proof, r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#);
+        assert_eq!(observe(&mut proof, "[DONE]"), Seen::Done);
+        assert!(!proof.is_whole());
+        observe(&mut proof, r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#);
+        assert_eq!(
+            observe(&mut proof, r#"{"choices":[],"usage":{"prompt_tokens":7,"total_tokens":9,"completion_tokens":2}}"#),
+            Seen::Nothing
+        );
+        assert!(proof.is_whole());
+        assert_eq!(proof.usage(), Usage { prompt_tokens: Some(7), completion_tokens: Some(2) });
+    }
+
+    #[test]
+    fn content_is_whatever_a_reader_would_see() {
+        for (delta, content) in [
+            (r#"{"content":"x"}"#, true),
+            (r#"{"content":"\n"}"#, true),
+            (r#"{"content":null,"reasoning":"hm"}"#, true),
+            (r#"{"reasoning_content":"hm"}"#, true),
+            (r#"{"refusal":"no"}"#, true),
+            (r#"{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}"#, true),
+            (r#"{"content":"","tool_calls":[],"reasoning":null}"#, false),
+            (r#"{}"#, false),
+        ] {
+            let mut proof = Proof::new(Dialect::Chat, 1);
+            let seen = observe(&mut proof, &format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#));
+            assert_eq!(seen == Seen::Content, content, "{delta}");
+        }
+        let mut proof = Proof::new(Dialect::Completions, 1);
+        assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"text":" the"}]}"#), Seen::Content);
+        assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"text":""}]}"#), Seen::Nothing);
+    }
+
+    #[test]
+    fn errors_are_told_in_every_form_that_vllm_has_had() {
+        let cases = [
+            (
+                r#"{"error": {"message": "secret prompt", "type": "InternalServerError", "param": null, "code": 500}}"#,
+                Some(500),
+                "InternalServerError",
+            ),
+            (r#"{"error":{"message":"x","type":"server_error","code":"server_error"}}"#, None, "server_error"),
+            (
+                r#"{"object":"error","message":"x","type":"BadRequestError","param":null,"code":400}"#,
+                Some(400),
+                "BadRequestError",
+            ),
+        ];
+        for (data, status, kind) in cases {
+            let expected = InBand { status, kind: Some(kind.to_owned()) };
+            assert_eq!(observe(&mut Proof::new(Dialect::Chat, 1), data), Seen::Error(expected));
+        }
+        let bare = Seen::Error(InBand { status: None, kind: None });
+        assert_eq!(observe(&mut Proof::new(Dialect::Chat, 1), r#"{"error":"scaling"}"#), bare);
+        let abort = Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
+        assert_eq!(
+            observe(
+                &mut Proof::new(Dialect::Chat, 1),
+                r#"{"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"abort"}]}"#
+            ),
+            abort
+        );
+    }
+
+    #[test]
+    fn what_is_no_event_of_the_dialect_is_malformed() {
+        for data in ["{", "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}", "hello", "[]", "null"] {
+            assert_eq!(observe(&mut Proof::new(Dialect::Chat, 1), data), Seen::Malformed, "{data}");
+        }
+    }
+
+    #[test]
+    fn named_dialects_close_with_their_own_event() {
+        let mut proof = Proof::new(Dialect::Messages, 1);
+        assert_eq!(
+            observe(&mut proof, r#"{"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":0}}}"#),
+            Seen::Nothing
+        );
+        assert_eq!(
+            observe(&mut proof, r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Y"},"index":0}"#),
+            Seen::Content
+        );
+        observe(
+            &mut proof,
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":4}}"#,
+        );
+        assert!(!proof.is_whole());
+        observe(&mut proof, r#"{"type":"message_stop"}"#);
+        assert!(proof.is_whole());
+        assert_eq!(proof.usage(), Usage { prompt_tokens: Some(7), completion_tokens: Some(4) });
+
+        let mut proof = Proof::new(Dialect::Responses, 1);
+        assert_eq!(observe(&mut proof, r#"{"type":"response.created","response":{"error":null}}"#), Seen::Nothing);
+        assert_eq!(observe(&mut proof, r#"{"type":"response.output_text.delta","delta":"Y"}"#), Seen::Content);
+        observe(
+            &mut proof,
+            r#"{"type":"response.completed","response":{"usage":{"input_tokens":7,"output_tokens":4}}}"#,
+        );
+        assert!(proof.is_whole());
+        let error = observe(&mut proof, r#"{"type":"error","code":"server_error","message":"x"}"#);
+        assert_eq!(error, Seen::Error(InBand { status: None, kind: Some("error".to_owned()) }));
+    }
+
+    #[test]
+    fn an_answer_that_did_not_stream_can_still_be_half() {
+        let half = br#"{"choices":[{"index":0,"message":{"content":"ha"},"finish_reason":"abort"}],"usage":null}"#;
+        assert!(matches!(check_answer(Dialect::Chat, half), Err(Seen::Error(_))));
+        assert_eq!(check_answer(Dialect::Chat, br#"{"choices":[{"index":0,"message""#), Err(Seen::Malformed));
+        assert!(matches!(check_answer(Dialect::Chat, br#"{"error":{"code":500}}"#), Err(Seen::Error(_))));
+        assert!(check_answer(Dialect::Responses, br#"{"status":"completed","error":null}"#).is_ok());
+        assert!(check_answer(Dialect::Whole, br#"{"data":[]}"#).is_ok());
+    }
+}
