@@ -22,7 +22,8 @@ pub enum Event {
         endpoint: String,
         /// Why: a timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`.
         reason: String,
-        /// `retry`, `failover` or `give_up`.
+        /// `retry` or `failover`; or why not: `attempts_spent`, `nobody_left`, `no_time_left`,
+        /// `budget_spent`, `content_shown`, `another_attempt_runs`.
         then: &'static str,
         /// Milliseconds until the next attempt.
         wait_ms: u64,

@@ -1,0 +1,550 @@
+//! One call, from its arrival to its last byte, without any I/O.
+//!
+//! A host feeds [`Call::handle_input`] with what happened, then takes [`Call::poll_output`] until
+//! it is empty, and wakes the call at [`Call::poll_timeout`]. Several exchanges may be in flight;
+//! inputs and outputs name the attempt they belong to, and those of an attempt that is over are
+//! ignored.
+//!
+//! There are two points of no return. The first byte to the client spends the HTTP status; the
+//! first *content* spends failover, for from then on only the attempt it came from can go on. A
+//! 200 whose first event is an error has spent neither.
+
+mod attempt;
+
+use crate::{
+    ask::Ask,
+    classify::{Failure, Verdict},
+    deadline::{ClientTimers, Limits},
+    error::{Code, Error},
+    event::Event,
+    explain::Story,
+    fleet::Fleet,
+    message::{Headers, Request, ResponseHead},
+    policy::Policy,
+    provider::vllm,
+    rng::Rng,
+    route::{Next, Route},
+    settings::{Endpoint, Model},
+    time::Instant,
+};
+use attempt::Attempt;
+use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// An attempt's response has begun.
+    Head {
+        /// Which attempt.
+        attempt: u32,
+        /// Its status and fields.
+        head: ResponseHead,
+    },
+    /// Bytes of an attempt's response.
+    Chunk {
+        /// Which attempt.
+        attempt: u32,
+        /// The bytes; [`Emit::Slice`] refers to them until the next input.
+        bytes: &'a [u8],
+    },
+    /// An attempt's response is at its end.
+    End {
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// An attempt could not be sent, or its response broke.
+    Failed {
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Time has passed.
+    Timeout,
+    /// The client has left.
+    ClientGone,
+}
+
+/// Something to do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a request.
+    Send {
+        /// The attempt that its response belongs to.
+        attempt: u32,
+        /// Whom to.
+        endpoint: Rc<Endpoint>,
+        /// What.
+        request: Request,
+    },
+    /// Give an exchange up; it may be over already.
+    Abort {
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Begin the client's response. Comes once, before any `Emit`.
+    Commit(ResponseHead),
+    /// Send bytes to the client.
+    Emit(Emit),
+    /// Tell a fact.
+    Event(Event),
+    /// The client's response is at its end; nothing follows.
+    Done {
+        /// False when the body must be broken off, because nothing else can tell the client that
+        /// it is incomplete.
+        whole: bool,
+    },
+}
+
+/// Bytes for the client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// These.
+    Bytes(Vec<u8>),
+    /// A part of the chunk that was the last input.
+    Slice(Range<usize>),
+}
+
+/// Who asks, and how it is to be carried out.
+#[derive(Debug)]
+pub struct Order {
+    /// What is asked for.
+    pub ask: Ask,
+    /// Whom to ask.
+    pub model: Rc<Model>,
+    /// How.
+    pub policy: Rc<Policy>,
+    /// The request's id: endpoints get it with the attempt's number behind it.
+    pub request_id: String,
+    /// The caller's own deadline in milliseconds; it can only shorten the policy's.
+    pub deadline_ms: Option<u64>,
+    /// Where chance comes from.
+    pub seed: u64,
+}
+
+/// With less time left than this an attempt could not come to anything: a connection, a prompt
+/// and a first token take longer.
+const LEAST_USEFUL_MS: u64 = 200;
+
+const KEEPALIVE: &[u8] = b": keepalive\n\n";
+
+/// The machine of one call. See the module's documentation.
+#[derive(Debug)]
+pub struct Call {
+    order: Order,
+    fleet: Rc<RefCell<Fleet>>,
+    rng: Rng,
+    arrived: Instant,
+    deadline_ms: u64,
+    deadline: Instant,
+    route: Route,
+    started: u32,
+    attempts: Vec<Attempt>,
+    /// The target to ask next, and when.
+    waiting: Option<(Instant, usize)>,
+    client: ClientTimers,
+    committed: bool,
+    /// The attempt whose content the client has.
+    winner: Option<u32>,
+    paused: Option<Instant>,
+    limits: Limits,
+    last_target: usize,
+    first_content: Option<Instant>,
+    bytes: u64,
+    out: VecDeque<Output>,
+    emits: Vec<Emit>,
+    over: bool,
+}
+
+impl Call {
+    /// A call that arrives now; its first attempt is among the outputs.
+    pub fn new(now: Instant, order: Order, fleet: Rc<RefCell<Fleet>>) -> Self {
+        let Order { ask, model, policy, deadline_ms, seed, .. } = &order;
+        let deadline_ms = deadline_ms.map_or(policy.deadline_ms, |own| own.min(policy.deadline_ms));
+        let mut call = Self {
+            fleet,
+            rng: Rng::from_seed(*seed),
+            arrived: now,
+            deadline_ms,
+            deadline: now.after(deadline_ms),
+            route: Route::new(&model.targets),
+            started: 0,
+            attempts: Vec::new(),
+            waiting: None,
+            client: ClientTimers::new(now, policy, ask.stream),
+            committed: false,
+            winner: None,
+            paused: None,
+            limits: Limits::new(policy, ask.stream, ask.body.len(), ask.held_back),
+            last_target: 0,
+            first_content: None,
+            bytes: 0,
+            out: VecDeque::new(),
+            emits: Vec::new(),
+            over: false,
+            order,
+        };
+        match call.route.next() {
+            Next::First { target } | Next::Again { target, .. } => call.launch(now, target),
+            // Settings have no model without a target.
+            Next::Nobody => call.fail(now, &Error::new(Code::Internal, "This model has no targets.")),
+        }
+        call
+    }
+
+    /// Takes in something that happened. Take all outputs before the next input.
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        if self.over {
+            return;
+        }
+        if now >= self.deadline && !matches!(input, Input::ClientGone) {
+            return self.expire(now);
+        }
+        match input {
+            Input::Head { attempt, head } => {
+                self.go_on(now, attempt, |attempt, ask, _| attempt.on_head(now, head, ask))
+            }
+            Input::Chunk { attempt, bytes } => {
+                self.go_on(now, attempt, |attempt, _, out| attempt.on_chunk(now, bytes, out))
+            }
+            Input::End { attempt } => self.finish(now, attempt, Attempt::on_end),
+            Input::Failed { attempt } => self.finish(now, attempt, |attempt, _, out| attempt.on_broken(out)),
+            Input::Timeout => self.on_timeout(now),
+            Input::ClientGone => self.end(now, true, "client_gone", None),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to wake the call with [`Input::Timeout`], if nothing happens before. Never later than
+    /// the deadline; `None` when the call is over.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.over {
+            return None;
+        }
+        let attempts = self.attempts.iter().filter_map(|attempt| attempt.timers.next().map(|(at, _)| at));
+        let attempts = attempts.filter(|_| self.paused.is_none());
+        let waiting = self.waiting.map(|(at, _)| at);
+        attempts.chain(waiting).chain(self.client.next()).chain([self.deadline]).min()
+    }
+
+    /// The client takes nothing for now, so nothing is read either: the timers of silence stand
+    /// still until [`Call::resume`].
+    pub const fn pause(&mut self, now: Instant) {
+        if self.paused.is_none() {
+            self.paused = Some(now);
+        }
+    }
+
+    /// Reading goes on.
+    pub fn resume(&mut self, now: Instant) {
+        if let Some(since) = self.paused.take() {
+            let ms = now.since(since);
+            self.attempts.iter_mut().for_each(|attempt| attempt.timers.shift(ms));
+            // What was just delivered is no silence.
+            self.client.on_bytes(now);
+        }
+    }
+
+    /// When the call must be over.
+    pub const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Something in the middle of an attempt: it goes on, or has failed.
+    fn go_on(
+        &mut self,
+        now: Instant,
+        id: u32,
+        input: impl FnOnce(&mut Attempt, &Ask, &mut Vec<Emit>) -> Result<(), Failure>,
+    ) {
+        if let Some(Err(failure)) = self.step(now, id, input) {
+            self.on_failure(now, id, failure);
+        }
+    }
+
+    /// The end of an attempt: its answer is whole, or it has failed.
+    fn finish(
+        &mut self,
+        now: Instant,
+        id: u32,
+        input: impl FnOnce(&mut Attempt, &Ask, &mut Vec<Emit>) -> Result<(), Failure>,
+    ) {
+        match self.step(now, id, input) {
+            Some(Ok(())) => self.succeed(now),
+            Some(Err(failure)) => self.on_failure(now, id, failure),
+            None => {}
+        }
+    }
+
+    /// Lets an attempt take something in and shows what comes of it. `None`: it is over already.
+    fn step(
+        &mut self,
+        now: Instant,
+        id: u32,
+        input: impl FnOnce(&mut Attempt, &Ask, &mut Vec<Emit>) -> Result<(), Failure>,
+    ) -> Option<Result<(), Failure>> {
+        let attempt = self.attempts.iter_mut().find(|attempt| attempt.id == id)?;
+        let outcome = input(attempt, &self.order.ask, &mut self.emits);
+        if !self.emits.is_empty() {
+            self.show(now, id);
+        }
+        Some(outcome)
+    }
+
+    /// Sends what an attempt let out to the client. The first that has something wins the call.
+    fn show(&mut self, now: Instant, id: u32) {
+        if self.winner.is_none() {
+            self.winner = Some(id);
+            self.first_content = Some(now);
+            let losers = self.attempts.extract_if(.., |attempt| attempt.id != id);
+            self.out.extend(losers.map(|attempt| Output::Abort { attempt: attempt.id }));
+            let head = self
+                .attempts
+                .first()
+                .and_then(Attempt::head)
+                .map(|(status, headers)| (status, vllm::returned(headers)));
+            if let Some((status, headers)) = head {
+                self.commit(now, status, headers);
+            }
+        }
+        for emit in std::mem::take(&mut self.emits) {
+            self.emit(now, emit);
+        }
+    }
+
+    fn emit(&mut self, now: Instant, emit: Emit) {
+        let length = match &emit {
+            Emit::Bytes(bytes) => bytes.len(),
+            Emit::Slice(range) => range.len(),
+        };
+        self.bytes = self.bytes.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        self.client.on_bytes(now);
+        self.out.push_back(Output::Emit(emit));
+    }
+
+    /// Spends the HTTP status, unless it is spent.
+    fn commit(&mut self, now: Instant, status: u16, mut headers: Headers) {
+        if std::mem::replace(&mut self.committed, true) {
+            return;
+        }
+        let streams = self.order.ask.stream && status == 200;
+        if streams {
+            headers.set("cache-control", "no-cache");
+            // Asks nginx and its like not to collect the stream before they pass it on.
+            headers.set("x-accel-buffering", "no");
+        }
+        if self.winner.is_some() || status != 200 {
+            headers.set("x-fairlead-endpoint", self.endpoint_name());
+        }
+        headers.set("x-fairlead-attempts", self.started.to_string());
+        headers.set(
+            "server-timing",
+            format!("fairlead;dur={}, attempts;desc=\"{}\"", now.since(self.arrived), self.started),
+        );
+        self.client.on_commit(now, streams);
+        self.out.push_back(Output::Commit(ResponseHead { status, headers }));
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        let due = |attempt: &Attempt| {
+            attempt.timers.next().filter(|(at, _)| *at <= now).map(|(_, timer)| (attempt.id, timer))
+        };
+        while let Some((id, timer)) = self.attempts.iter().filter(|_| self.paused.is_none()).find_map(due) {
+            match timer {
+                Some(timer) => self.on_failure(now, id, Failure::Timeout(timer)),
+                None => self.finish(now, id, |attempt, _, out| attempt.on_broken(out)),
+            }
+        }
+        if let Some((_, target)) = self.waiting.take_if(|(at, _)| *at <= now) {
+            self.launch(now, target);
+        }
+        if self.over {
+            return;
+        }
+        if self.client.commit_due(now) {
+            self.commit(now, 200, Headers::from_iter([("content-type", "text/event-stream; charset=utf-8")]));
+        }
+        if self.client.keepalive_due(now) {
+            self.client.on_bytes(now);
+            if !self.attempts.iter().any(Attempt::is_closed) {
+                self.emit(now, Emit::Bytes(KEEPALIVE.to_vec()));
+            }
+        }
+    }
+
+    fn launch(&mut self, now: Instant, target: usize) {
+        let Some(chosen) = self.order.model.targets.get(target) else { return };
+        self.started = self.started.saturating_add(1);
+        self.last_target = target;
+        self.route.on_attempt(target);
+        let attempt = self.started;
+        let endpoint = Rc::clone(&chosen.endpoint);
+        let request = vllm::request(&self.order.ask, chosen, &self.order.request_id, attempt);
+        self.attempts.push(Attempt::new(attempt, target, now, self.limits.clone()));
+        self.out.push_back(Output::Event(Event::AttemptStarted { attempt, endpoint: endpoint.name.clone() }));
+        self.out.push_back(Output::Send { attempt, endpoint, request });
+    }
+
+    fn on_failure(&mut self, now: Instant, id: u32, failure: Failure) {
+        let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
+        let target = attempt.target;
+        self.last_target = target;
+        if self.winner == Some(id) {
+            self.tell_failure(id, &failure, "content_shown", 0);
+            let error = self.story().error(&failure, now);
+            return self.fail(now, &error);
+        }
+        self.attempts.retain(|attempt| attempt.id != id);
+        self.out.push_back(Output::Abort { attempt: id });
+        let verdict = failure.verdict(now);
+        self.route.on_failure(target, &failure, verdict, now, self.order.policy.retry_after_max_ms);
+        if !self.attempts.is_empty() {
+            return self.tell_failure(id, &failure, "another_attempt_runs", 0);
+        }
+        match self.choose(now, verdict) {
+            Ok((at, next)) => {
+                let same = self.endpoint_index(next) == self.endpoint_index(target);
+                self.tell_failure(id, &failure, if same { "retry" } else { "failover" }, now.until(at));
+                if at <= now { self.launch(now, next) } else { self.waiting = Some((at, next)) }
+            }
+            Err(why) => {
+                self.tell_failure(id, &failure, why, 0);
+                self.give_up(now, &failure);
+            }
+        }
+    }
+
+    /// Whom to ask next, and when; or why nobody.
+    fn choose(&mut self, now: Instant, verdict: Verdict) -> Result<(Instant, usize), &'static str> {
+        let policy = Rc::clone(&self.order.policy);
+        if self.started >= policy.max_attempts {
+            return Err("attempts_spent");
+        }
+        let throttled = matches!(verdict, Verdict::Retry { throttled: true, .. });
+        let (at, target, free) = match self.route.next() {
+            Next::Nobody => return Err("nobody_left"),
+            Next::First { target } => (now, target, true),
+            Next::Again { target, repeat, not_before } => {
+                let wait = policy.backoff.wait_ms(&mut self.rng, repeat, throttled);
+                (now.after(wait).max(not_before.unwrap_or(now)), target, false)
+            }
+        };
+        if at.after(LEAST_USEFUL_MS) > self.deadline {
+            return Err("no_time_left");
+        }
+        let endpoint = self.endpoint_index(target);
+        if !free && !self.fleet.borrow_mut().budget(endpoint).withdraw(&policy.budget, throttled) {
+            return Err("budget_spent");
+        }
+        Ok((at, target))
+    }
+
+    /// No attempt is left: the last failure becomes the client's answer.
+    fn give_up(&mut self, now: Instant, failure: &Failure) {
+        match failure {
+            // The endpoint's own answer to the caller's own mistake.
+            Failure::Status { head, body: Some(body) }
+                if !self.committed && matches!(failure.verdict(now), Verdict::Fatal | Verdict::OtherModel) =>
+            {
+                let mut headers = vllm::returned(&head.headers);
+                headers.set("x-should-retry", "false");
+                self.commit(now, head.status, headers);
+                self.emit(now, Emit::Bytes(body.clone()));
+                self.end(now, true, &format!("upstream_{}", head.status), None);
+            }
+            failure => {
+                let error = self.story().error(failure, now);
+                self.fail(now, &error);
+            }
+        }
+    }
+
+    fn succeed(&mut self, now: Instant) {
+        let endpoint = self.endpoint_index(self.last_target);
+        self.fleet.borrow_mut().budget(endpoint).refund(&self.order.policy.budget);
+        self.end(now, true, "ok", None);
+    }
+
+    /// The deadline has come.
+    fn expire(&mut self, now: Instant) {
+        if self.attempts.iter().any(Attempt::is_closed) {
+            return self.succeed(now);
+        }
+        let error = self.story().deadline(self.deadline_ms);
+        self.fail(now, &error);
+    }
+
+    /// Ends the call in an error: as its answer, or inside the stream that has begun.
+    fn fail(&mut self, now: Instant, error: &Error) {
+        let dialect = self.order.ask.api.dialect();
+        let mut whole = true;
+        if !self.committed {
+            let mut headers = Headers::from_iter([("content-type", "application/json"), ("x-should-retry", "false")]);
+            if let Some(ms) = error.retry_after_ms {
+                headers.set("retry-after", ms.div_ceil(1000).to_string());
+            }
+            self.commit(now, error.code.status(), headers);
+            self.emit(now, Emit::Bytes(error.body(dialect)));
+        } else if self.order.ask.stream {
+            self.emit(now, Emit::Bytes(error.event(dialect)));
+        } else {
+            // Half of an answer that does not stream has gone out, which nothing but a broken
+            // connection can tell.
+            whole = false;
+        }
+        self.end(now, whole, error.code.as_str(), error.param.clone());
+    }
+
+    fn end(&mut self, now: Instant, whole: bool, outcome: &str, param: Option<String>) {
+        let counts = self
+            .attempts
+            .iter()
+            .find(|attempt| Some(attempt.id) == self.winner)
+            .map(Attempt::counts)
+            .unwrap_or_default();
+        self.out.extend(self.attempts.drain(..).map(|attempt| Output::Abort { attempt: attempt.id }));
+        self.waiting = None;
+        self.over = true;
+        self.out.push_back(Output::Event(Event::CallEnded {
+            outcome: outcome.to_owned(),
+            param,
+            endpoint: Some(self.endpoint_name()),
+            attempts: self.started,
+            stream: self.order.ask.stream,
+            first_content_ms: self.first_content.map(|at| at.since(self.arrived)),
+            total_ms: now.since(self.arrived),
+            bytes: self.bytes,
+            events: counts.events,
+            malformed: counts.malformed,
+            prompt_tokens: counts.usage.prompt_tokens,
+            completion_tokens: counts.usage.completion_tokens,
+        }));
+        self.out.push_back(Output::Done { whole });
+    }
+
+    fn tell_failure(&mut self, attempt: u32, failure: &Failure, then: &'static str, wait_ms: u64) {
+        let endpoint = self.endpoint_name();
+        self.out.push_back(Output::Event(Event::AttemptFailed {
+            attempt,
+            endpoint,
+            reason: failure.reason(),
+            then,
+            wait_ms,
+        }));
+    }
+
+    fn story(&self) -> Story<'_> {
+        let endpoint = self.order.model.targets.get(self.last_target).map_or("", |target| &target.endpoint.name);
+        Story { endpoint, attempts: self.started, shown: self.winner.is_some(), limits: &self.limits }
+    }
+
+    fn endpoint_name(&self) -> String {
+        self.story().endpoint.to_owned()
+    }
+
+    fn endpoint_index(&self, target: usize) -> usize {
+        self.order.model.targets.get(target).map_or(0, |target| target.index)
+    }
+}

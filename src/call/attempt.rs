@@ -1,0 +1,311 @@
+//! One attempt of a call: an exchange with one endpoint, from its head to a proved answer.
+
+use super::Emit;
+use crate::{
+    api::Dialect,
+    ask::Ask,
+    classify::Failure,
+    deadline::{AttemptTimers, Limits},
+    message::{Headers, ResponseHead},
+    sse::Decoder,
+    stream::{Proof, Seen, Usage, check_answer},
+    time::Instant,
+};
+use std::{mem, ops::Range};
+
+/// Events without content are held back up to here, so that a failure behind them stays
+/// invisible; a stream that sends more of them is shown as it is.
+const MAX_HELD: usize = 1 << 20;
+
+/// An answer that does not stream is held back up to here, so that a cut one can be asked for
+/// again; a larger one flows through.
+const MAX_WHOLE: usize = 8 << 20;
+
+/// The longest explanation of an error that is passed on.
+const MAX_EXPLANATION: usize = 1 << 20;
+
+/// One attempt in flight.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// From 1, in the order of starting.
+    pub(super) id: u32,
+    /// Its place among the model's targets.
+    pub(super) target: usize,
+    pub(super) timers: AttemptTimers,
+    reply: Reply,
+}
+
+#[derive(Debug)]
+enum Reply {
+    Awaited,
+    /// Not a success; its explanation is being read.
+    Refused {
+        head: ResponseHead,
+        body: Vec<u8>,
+    },
+    /// An answer that does not stream.
+    Whole {
+        head: ResponseHead,
+        body: Vec<u8>,
+        received: usize,
+        shown: bool,
+    },
+    Stream(Box<Stream>),
+}
+
+/// A streamed answer and what it has proved.
+#[derive(Debug)]
+struct Stream {
+    headers: Headers,
+    decoder: Decoder,
+    proof: Proof,
+    /// Events before the first content.
+    held: Vec<u8>,
+    shown: bool,
+    /// `[DONE]` has been seen and passed on, or the closing event of a named dialect.
+    closed: bool,
+    events: u64,
+    malformed: u64,
+}
+
+/// What a stream counted, for the log.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) events: u64,
+    pub(super) malformed: u64,
+    pub(super) usage: Usage,
+}
+
+impl Attempt {
+    pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
+        Self { id, target, timers: AttemptTimers::new(now, limits), reply: Reply::Awaited }
+    }
+
+    /// The response has begun.
+    pub(super) fn on_head(&mut self, now: Instant, head: ResponseHead, ask: &Ask) -> Result<(), Failure> {
+        let media_type = head.headers.media_type();
+        self.timers.on_head(now);
+        if !(200..300).contains(&head.status) {
+            if !Failure::needs_body(&head, now) {
+                return Err(Failure::Status { head, body: None });
+            }
+            self.timers.on_body(now);
+            self.reply = Reply::Refused { head, body: Vec::new() };
+            return Ok(());
+        }
+        if ask.stream {
+            if media_type != "text/event-stream" {
+                return Err(Failure::Invalid("something else than the event stream that was asked for"));
+            }
+            self.reply = Reply::Stream(Box::new(Stream {
+                headers: head.headers,
+                decoder: Decoder::default(),
+                proof: Proof::new(ask.api.dialect(), ask.choices),
+                held: Vec::new(),
+                shown: false,
+                closed: false,
+                events: 0,
+                malformed: 0,
+            }));
+            return Ok(());
+        }
+        let may_be_text = ask.api.takes_form() || ask.api.dialect() == Dialect::Whole;
+        if media_type == "text/html" || !(may_be_text || is_json(&media_type)) {
+            return Err(Failure::Invalid("something else than the JSON that was asked for"));
+        }
+        self.reply = Reply::Whole { head, body: Vec::new(), received: 0, shown: false };
+        Ok(())
+    }
+
+    /// Takes in bytes. What may go on is added to `out`, as ranges of `chunk` wherever possible.
+    pub(super) fn on_chunk(&mut self, now: Instant, chunk: &[u8], out: &mut Vec<Emit>) -> Result<(), Failure> {
+        self.timers.on_bytes(now);
+        match &mut self.reply {
+            Reply::Awaited => Ok(()),
+            Reply::Refused { body, .. } => {
+                if body.len().saturating_add(chunk.len()) > MAX_EXPLANATION {
+                    return Err(Failure::Invalid("an error of more than a mebibyte"));
+                }
+                body.extend_from_slice(chunk);
+                Ok(())
+            }
+            Reply::Whole { body, received, shown, .. } => {
+                *received = received.saturating_add(chunk.len());
+                if !*shown && *received <= MAX_WHOLE {
+                    body.extend_from_slice(chunk);
+                    return Ok(());
+                }
+                if !mem::replace(shown, true) {
+                    out.push(Emit::Bytes(mem::take(body)));
+                }
+                out.push(Emit::Slice(0..chunk.len()));
+                Ok(())
+            }
+            Reply::Stream(stream) => stream.on_chunk(now, chunk, &mut self.timers, out),
+        }
+    }
+
+    /// The response is at its end: either the answer is whole, or this attempt has failed.
+    pub(super) fn on_end(&mut self, ask: &Ask, out: &mut Vec<Emit>) -> Result<(), Failure> {
+        match mem::replace(&mut self.reply, Reply::Awaited) {
+            Reply::Awaited => Err(Failure::Cut),
+            Reply::Refused { head, body } => {
+                let body = length_fits(&head.headers, body.len()).then_some(body);
+                Err(Failure::Status { head, body })
+            }
+            Reply::Whole { head, body, received, shown } => {
+                if !length_fits(&head.headers, received) {
+                    self.reply = Reply::Whole { head, body, received, shown };
+                    return Err(Failure::Cut);
+                }
+                if !shown {
+                    if is_json(&head.headers.media_type()) {
+                        check_answer(ask.api.dialect(), &body).map_err(|seen| match seen {
+                            Seen::Error(error) => Failure::InBand(error),
+                            _ => Failure::Cut,
+                        })?;
+                    } else if body.is_empty() {
+                        return Err(Failure::Cut);
+                    }
+                    out.push(Emit::Bytes(body));
+                }
+                self.reply = Reply::Whole { head, body: Vec::new(), received, shown };
+                Ok(())
+            }
+            Reply::Stream(mut stream) => {
+                let outcome = stream.finish(out);
+                self.reply = Reply::Stream(stream);
+                outcome
+            }
+        }
+    }
+
+    /// The connection broke, or the last bytes of a whole answer did not come in time.
+    pub(super) fn on_broken(&mut self, out: &mut Vec<Emit>) -> Result<(), Failure> {
+        match &mut self.reply {
+            Reply::Awaited => Err(Failure::Unreachable),
+            Reply::Refused { head, .. } => Err(Failure::Status { head: head.clone(), body: None }),
+            Reply::Whole { .. } => Err(Failure::Cut),
+            Reply::Stream(stream) => stream.finish(out),
+        }
+    }
+
+    /// Status and fields of the answer, for the client.
+    pub(super) fn head(&self) -> Option<(u16, &Headers)> {
+        match &self.reply {
+            Reply::Stream(stream) => Some((200, &stream.headers)),
+            Reply::Whole { head, .. } => Some((head.status, &head.headers)),
+            Reply::Awaited | Reply::Refused { .. } => None,
+        }
+    }
+
+    /// Whether the answer is whole and all of it has been let out.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(&self.reply, Reply::Stream(stream) if stream.closed)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        match &self.reply {
+            Reply::Stream(stream) => {
+                Counts { events: stream.events, malformed: stream.malformed, usage: stream.proof.usage() }
+            }
+            _ => Counts::default(),
+        }
+    }
+}
+
+impl Stream {
+    fn on_chunk(
+        &mut self,
+        now: Instant,
+        chunk: &[u8],
+        timers: &mut AttemptTimers,
+        out: &mut Vec<Emit>,
+    ) -> Result<(), Failure> {
+        if self.closed {
+            return Ok(());
+        }
+        let mut at = 0;
+        let mut content = false;
+        let too_long = Failure::Invalid("an event of more than 16 MiB");
+        while let Some(block) = self.decoder.next(chunk, &mut at).map_err(|_| too_long.clone())? {
+            let fields = block.fields();
+            let is_event = fields.is_some();
+            self.events = self.events.saturating_add(is_event.into());
+            let seen = fields.map_or(Seen::Nothing, |fields| self.proof.observe(&fields));
+            match seen {
+                Seen::Nothing | Seen::Content => {
+                    content |= seen == Seen::Content;
+                    if seen == Seen::Content || self.held.len() > MAX_HELD {
+                        show(&mut self.shown, &mut self.held, out);
+                    }
+                    if self.shown {
+                        pass_on(block.bytes, block.range, out);
+                    } else if is_event {
+                        self.held.extend_from_slice(block.bytes);
+                    }
+                }
+                Seen::Malformed => self.malformed = self.malformed.saturating_add(1),
+                Seen::Error(error) => return Err(Failure::InBand(error)),
+                Seen::Done if !self.proof.is_whole() => return Err(Failure::Cut),
+                Seen::Done => {
+                    show(&mut self.shown, &mut self.held, out);
+                    pass_on(block.bytes, block.range, out);
+                    self.closed = true;
+                    timers.on_finished(now);
+                    return Ok(());
+                }
+            }
+        }
+        if content {
+            timers.on_content(now);
+        }
+        if self.proof.is_whole() {
+            timers.on_finished(now);
+        }
+        Ok(())
+    }
+
+    /// No more bytes: whole if the dialect's own proof says so, and then with the end it owes.
+    fn finish(&mut self, out: &mut Vec<Emit>) -> Result<(), Failure> {
+        if self.closed {
+            return Ok(());
+        }
+        if !self.proof.is_whole() {
+            return Err(Failure::Cut);
+        }
+        show(&mut self.shown, &mut self.held, out);
+        if self.proof.ends_in_done() {
+            out.push(Emit::Bytes(b"data: [DONE]\n\n".to_vec()));
+        }
+        self.closed = true;
+        Ok(())
+    }
+}
+
+/// Lets what was held back out, once.
+fn show(shown: &mut bool, held: &mut Vec<u8>, out: &mut Vec<Emit>) {
+    *shown = true;
+    if !held.is_empty() {
+        out.push(Emit::Bytes(mem::take(held)));
+    }
+}
+
+/// Lets a block out: by reference where the chunk holds it whole, next to its neighbour if it can.
+fn pass_on(bytes: &[u8], range: Option<Range<usize>>, out: &mut Vec<Emit>) {
+    match (range, out.last_mut()) {
+        (Some(range), Some(Emit::Slice(last))) if last.end == range.start => last.end = range.end,
+        (Some(range), _) => out.push(Emit::Slice(range)),
+        (None, _) => out.push(Emit::Bytes(bytes.to_vec())),
+    }
+}
+
+fn is_json(media_type: &str) -> bool {
+    media_type == "application/json" || media_type.ends_with("+json")
+}
+
+/// Whether a body has the length that was announced; a decoded one has another.
+fn length_fits(headers: &Headers, received: usize) -> bool {
+    let announced = headers.get("content-length").and_then(|length| length.parse::<usize>().ok());
+    headers.get("content-encoding").is_some() || announced.is_none_or(|announced| announced == received)
+}

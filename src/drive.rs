@@ -1,0 +1,215 @@
+//! Runs a [`Call`] on a [`Runtime`]: the core's only `.await`.
+//!
+//! [`open`] waits for the client's status; [`Body::next`] for the next bytes. The call decides,
+//! the host touches the world, and this file carries things between them.
+
+use crate::{
+    call::{Call, Emit, Input, Output},
+    message::ResponseHead,
+    runtime::{Chunk, Exchange, Received, Runtime},
+    time::Instant,
+};
+use std::{
+    future::{Future, poll_fn},
+    ops::Range,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+/// Bytes for the client.
+#[derive(Debug)]
+pub enum Piece<C> {
+    /// Bytes of the core's own making.
+    Bytes(Vec<u8>),
+    /// A part of a chunk that came from an endpoint.
+    Slice(C, Range<usize>),
+    /// The body must be broken off here: it is incomplete, and nothing else can tell.
+    Broken,
+}
+
+/// A client's response: its head, and its body to be read piece by piece.
+pub struct Opened<R: Runtime> {
+    /// Status and fields.
+    pub head: ResponseHead,
+    /// What follows.
+    pub body: Body<R>,
+}
+
+/// The body of a client's response. Dropping it aborts everything that is in flight.
+pub struct Body<R: Runtime> {
+    call: Call,
+    runtime: R,
+    exchanges: Vec<(u32, R::Exchange)>,
+    /// The chunk that the latest outputs refer to, and a buffer for looking at it.
+    chunk: Option<R::Chunk>,
+    buffer: Vec<u8>,
+    /// The timer that is armed, and for when. It may be early: then it is armed again.
+    timer: Option<(Instant, R::Sleep)>,
+    client_gone: bool,
+    over: bool,
+}
+
+enum Step<C> {
+    Head(ResponseHead),
+    Piece(Piece<C>),
+    Over,
+}
+
+/// Runs the call until the client's status is known. `None`: the client left before that.
+pub async fn open<R: Runtime>(runtime: R, call: Call) -> Option<Opened<R>> {
+    let mut body = Body {
+        call,
+        runtime,
+        exchanges: Vec::new(),
+        chunk: None,
+        buffer: Vec::new(),
+        timer: None,
+        client_gone: false,
+        over: false,
+    };
+    match poll_fn(|context| body.poll_step(context)).await {
+        Step::Head(head) => Some(Opened { head, body }),
+        Step::Piece(_) | Step::Over => None,
+    }
+}
+
+impl<R: Runtime> Body<R> {
+    /// The next bytes; `None` at the end. Between two calls nothing is read from any endpoint,
+    /// and the timers of its silence stand still.
+    pub async fn next(&mut self) -> Option<Piece<R::Chunk>> {
+        self.call.resume(self.runtime.now());
+        let step = poll_fn(|context| self.poll_step(context)).await;
+        self.call.pause(self.runtime.now());
+        match step {
+            Step::Piece(piece) => Some(piece),
+            Step::Head(_) | Step::Over => None,
+        }
+    }
+
+    /// Waits until the client has taken what `delivery` brings it, for as long as the call's
+    /// deadline allows. `false`: it did not; the call is over.
+    pub async fn deliver(&mut self, delivery: impl Future<Output = bool>) -> bool {
+        let mut delivery = pin!(delivery);
+        let input = poll_fn(|context| match delivery.as_mut().poll(context) {
+            Poll::Ready(true) => Poll::Ready(None),
+            Poll::Ready(false) => Poll::Ready(Some(Input::ClientGone)),
+            Poll::Pending if self.poll_gone(context) => Poll::Ready(Some(Input::ClientGone)),
+            Poll::Pending => match self.poll_timer(context, self.call.deadline()) {
+                Poll::Ready(()) => Poll::Ready(Some(Input::Timeout)),
+                Poll::Pending => Poll::Pending,
+            },
+        })
+        .await;
+        let Some(input) = input else { return true };
+        self.call.handle_input(self.runtime.now(), input);
+        // Nobody takes what is left to say; only its facts are still of use.
+        while let Some(output) = self.call.poll_output() {
+            if let Output::Event(event) = output {
+                self.runtime.tell(&event);
+            }
+        }
+        self.exchanges.clear();
+        self.over = true;
+        false
+    }
+
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step<R::Chunk>> {
+        loop {
+            if let Some(step) = self.take_outputs() {
+                return Poll::Ready(step);
+            }
+            if self.poll_gone(context) {
+                self.call.handle_input(self.runtime.now(), Input::ClientGone);
+                continue;
+            }
+            if self.poll_exchanges(context) {
+                continue;
+            }
+            let Some(at) = self.call.poll_timeout() else { return Poll::Ready(Step::Over) };
+            match self.poll_timer(context, at) {
+                Poll::Ready(()) => self.call.handle_input(self.runtime.now(), Input::Timeout),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Does what the call wants done, up to the first thing that the client gets.
+    fn take_outputs(&mut self) -> Option<Step<R::Chunk>> {
+        if self.over {
+            return Some(Step::Over);
+        }
+        while let Some(output) = self.call.poll_output() {
+            match output {
+                Output::Send { attempt, endpoint, request } => {
+                    let exchange = self.runtime.send(&endpoint, request);
+                    self.exchanges.push((attempt, exchange));
+                }
+                Output::Abort { attempt } => self.exchanges.retain(|(id, _)| *id != attempt),
+                Output::Event(event) => self.runtime.tell(&event),
+                Output::Commit(head) => return Some(Step::Head(head)),
+                Output::Emit(Emit::Bytes(bytes)) => return Some(Step::Piece(Piece::Bytes(bytes))),
+                Output::Emit(Emit::Slice(range)) => {
+                    if let Some(chunk) = &self.chunk {
+                        return Some(Step::Piece(Piece::Slice(chunk.clone(), range)));
+                    }
+                }
+                Output::Done { whole } => {
+                    self.over = true;
+                    return Some(if whole { Step::Over } else { Step::Piece(Piece::Broken) });
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the client has left; once it has, the host is not asked again.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> bool {
+        self.client_gone = self.client_gone || self.runtime.poll_client_gone(context).is_ready();
+        self.client_gone
+    }
+
+    /// Takes in the first thing that any exchange has received.
+    fn poll_exchanges(&mut self, context: &mut Context<'_>) -> bool {
+        for (attempt, exchange) in &mut self.exchanges {
+            let Poll::Ready(received) = exchange.poll_received(context) else { continue };
+            let (attempt, now) = (*attempt, self.runtime.now());
+            match received {
+                Received::Head(head) => self.call.handle_input(now, Input::Head { attempt, head }),
+                Received::Chunk(chunk) => {
+                    chunk.copy_to(&mut self.buffer);
+                    self.chunk = Some(chunk);
+                    self.call.handle_input(now, Input::Chunk { attempt, bytes: &self.buffer });
+                }
+                Received::End => {
+                    self.exchanges.retain(|(id, _)| *id != attempt);
+                    self.call.handle_input(now, Input::End { attempt });
+                }
+                Received::Failed => {
+                    self.exchanges.retain(|(id, _)| *id != attempt);
+                    self.call.handle_input(now, Input::Failed { attempt });
+                }
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Ready when the moment `at` has come. Progress moves that moment later without touching the
+    /// timer that is armed; only an earlier moment needs a new one.
+    fn poll_timer(&mut self, context: &mut Context<'_>, at: Instant) -> Poll<()> {
+        loop {
+            let now = self.runtime.now();
+            if at <= now {
+                return Poll::Ready(());
+            }
+            if self.timer.as_ref().is_none_or(|(armed, _)| *armed > at) {
+                self.timer = Some((at, self.runtime.sleep(now.until(at))));
+            }
+            let Some((_, sleep)) = &mut self.timer else { return Poll::Pending };
+            match Pin::new(sleep).poll(context) {
+                Poll::Ready(()) => self.timer = None,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

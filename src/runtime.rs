@@ -1,0 +1,68 @@
+//! What a host gives to the core: a clock, timers, exchanges, and a sink for facts.
+//!
+//! Everything is polled from one task. Nothing here may outlive the request it serves, because a
+//! Worker must not touch one request's streams from another.
+
+use crate::{
+    event::Event,
+    message::{Request, ResponseHead},
+    settings::Endpoint,
+    time::Instant,
+};
+use std::task::{Context, Poll};
+
+/// A host, as one call sees it.
+pub trait Runtime {
+    /// Bytes of a response, left where the host has them.
+    type Chunk: Chunk;
+    /// A request on its way and its response.
+    type Exchange: Exchange<Chunk = Self::Chunk>;
+    /// A timer; dropping it stops it.
+    type Sleep: Future<Output = ()> + Unpin;
+
+    /// The time.
+    fn now(&self) -> Instant;
+    /// A timer of this many milliseconds; it may fire early, never much too late.
+    fn sleep(&self, ms: u64) -> Self::Sleep;
+    /// Sends a request. Redirects are not followed.
+    fn send(&self, endpoint: &Endpoint, request: Request) -> Self::Exchange;
+    /// Ready once the client has left.
+    fn poll_client_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
+    /// Takes note of a fact.
+    fn tell(&self, event: &Event);
+}
+
+/// A piece of a response's body that the core looks at and passes on by reference.
+pub trait Chunk: Clone {
+    /// Puts its bytes into `buffer`, in place of what was there.
+    fn copy_to(&self, buffer: &mut Vec<u8>);
+}
+
+impl Chunk for std::rc::Rc<[u8]> {
+    fn copy_to(&self, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        buffer.extend_from_slice(self);
+    }
+}
+
+/// One request and its response. Dropping it aborts it: the endpoint stops working for nobody.
+pub trait Exchange {
+    /// Bytes of the body.
+    type Chunk;
+    /// The next thing that comes. Not polled again behind [`Received::End`] or
+    /// [`Received::Failed`].
+    fn poll_received(&mut self, context: &mut Context<'_>) -> Poll<Received<Self::Chunk>>;
+}
+
+/// What comes from an exchange: a head, chunks, and an end, or a failure at any point.
+#[derive(Debug)]
+pub enum Received<C> {
+    /// Status and fields.
+    Head(ResponseHead),
+    /// A piece of the body.
+    Chunk(C),
+    /// The body is complete as far as the transport can tell.
+    End,
+    /// No connection, or it broke.
+    Failed,
+}
