@@ -5,6 +5,7 @@ pub mod ask;
 pub mod backoff;
 pub mod budget;
 pub mod call;
+pub mod caller;
 pub mod classify;
 pub mod config;
 pub mod deadline;

@@ -82,6 +82,12 @@ impl Secret {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Whether `guess` is the value, in a time that does not tell how much of it was right.
+    pub fn matches(&self, guess: &str) -> bool {
+        use subtle::ConstantTimeEq;
+        access::hash_key(&self.0).ct_eq(&access::hash_key(guess)).into()
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -103,6 +109,8 @@ pub trait Environment {
 pub struct Reading {
     /// The settings; `None` when there are mistakes.
     pub settings: Option<Settings>,
+    /// Who may be told the mistakes.
+    pub admin_key: Option<Secret>,
     /// What must be mended.
     pub mistakes: Vec<Mistake>,
     /// What is understood but has no effect in this version.
@@ -122,13 +130,20 @@ impl Settings {
         // What could not be read was taken out: do not also call it missing.
         found.retain(|mistake| !read.iter().any(|earlier| covers(&earlier.path, &mistake.path)));
         read.append(&mut found);
-        Reading { settings: read.is_empty().then_some(settings), mistakes: read, warnings }
+        let admin_key = settings.admin_key.clone();
+        Reading { settings: read.is_empty().then_some(settings), admin_key, mistakes: read, warnings }
     }
 
     /// The entry that takes this name.
     pub fn model(&self, name: &str) -> Option<&Rc<Model>> {
         let named = |wanted: &str| self.models.iter().find(|model| model.name == wanted);
         named(name).filter(|_| name != "*").or_else(|| named("*"))
+    }
+
+    /// The largest body that any policy takes.
+    pub fn max_request_bytes(&self) -> u64 {
+        let policies = self.policies.values().chain(self.models.iter().map(|model| &model.policy));
+        policies.map(|policy| policy.max_request_bytes).max().unwrap_or(0)
     }
 
     /// Who a request with this key comes from: `None` is anybody, where the gateway is open.

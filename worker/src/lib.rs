@@ -1,7 +1,20 @@
-//! Fairlead as a Cloudflare Worker.
-use worker::{Context, Env, Request, Response, Result, event};
+//! Fairlead as a Cloudflare Worker: the edge gateway that any OpenAI client can point at.
+//!
+//! A thin host. [`routes`] answers requests, [`gateway`] is the only reader of the Worker's
+//! environment, [`runtime`] lets the core's calls touch the world, [`response`] makes the client's
+//! responses. What is decided is decided in `fairlead-core`.
 
+mod cors;
+mod gateway;
+mod log;
+mod response;
+mod routes;
+mod runtime;
+
+use worker::{Context, Env, Result, event};
+
+/// The entry point that the runtime calls for each request.
 #[event(fetch)]
-async fn fetch(_request: Request, _env: Env, _context: Context) -> Result<Response> {
-    Response::ok("skeleton")
+async fn fetch(request: web_sys::Request, env: Env, context: Context) -> Result<web_sys::Response> {
+    Ok(routes::answer(&request, &env, &context).await?)
 }

@@ -1,0 +1,93 @@
+//! What this isolate keeps: the settings from `CONFIG` and the state that its calls share.
+//!
+//! Read from the environment once per isolate. Only plain data may live here: a Worker must not
+//! touch one request's streams, bodies or signals from another.
+
+use crate::log;
+use fairlead_core::{
+    config::Mistake,
+    fleet::Fleet,
+    settings::{Environment, Secret, Settings},
+};
+use js_sys::{Function, Object, Reflect};
+use serde_json::Value;
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+};
+use wasm_bindgen::{JsCast, JsValue};
+use worker::Env;
+
+/// The gateway as `CONFIG` describes it.
+pub struct Gateway {
+    /// What `CONFIG` says, or what is wrong with it.
+    pub settings: Result<Settings, Vec<Mistake>>,
+    /// Who may see the mistakes.
+    pub admin_key: Option<Secret>,
+    /// What calls know together.
+    pub fleet: Rc<RefCell<Fleet>>,
+}
+
+thread_local! {
+    static GATEWAY: OnceCell<Rc<Gateway>> = const { OnceCell::new() };
+}
+
+/// The gateway of this isolate.
+pub fn gateway(env: &Env) -> Rc<Gateway> {
+    GATEWAY.with(|cell| Rc::clone(cell.get_or_init(|| Rc::new(read(env)))))
+}
+
+fn read(env: &Env) -> Gateway {
+    let reading = Settings::read(parts(env), &Bindings(env));
+    for mistake in &reading.mistakes {
+        log::config("error", mistake);
+    }
+    for warning in &reading.warnings {
+        log::config("warn", warning);
+    }
+    Gateway {
+        settings: reading.settings.ok_or(reading.mistakes),
+        admin_key: reading.admin_key,
+        fleet: Rc::new(RefCell::new(Fleet::default())),
+    }
+}
+
+/// `CONFIG` and its `CONFIG_<KEY>` parts, each text or an object.
+fn parts(env: &Env) -> Vec<(String, Value)> {
+    let names = Object::keys(env.unchecked_ref::<Object>());
+    let parts =
+        names.iter().filter_map(|name| name.as_string()).filter(|name| name == "CONFIG" || name.starts_with("CONFIG_"));
+    parts
+        .map(|name| {
+            let value = binding(env, &name);
+            let value = match value.as_string() {
+                Some(text) => Value::String(text),
+                None => serde_wasm_bindgen::from_value(value).unwrap_or_default(),
+            };
+            (name, value)
+        })
+        .collect()
+}
+
+fn binding(env: &Env, name: &str) -> JsValue {
+    Reflect::get(env, &JsValue::from_str(name)).unwrap_or_default()
+}
+
+/// The binding that an endpoint's `via` names.
+pub fn service(env: &Env, name: &str) -> Option<(JsValue, Function)> {
+    let service = binding(env, name);
+    let fetch = Reflect::get(&service, &JsValue::from_str("fetch")).ok()?.dyn_into().ok()?;
+    Some((service, fetch))
+}
+
+struct Bindings<'a>(&'a Env);
+
+impl Environment for Bindings<'_> {
+    fn secret(&self, name: &str) -> Option<String> {
+        binding(self.0, name).as_string()
+    }
+
+    fn has_service(&self, name: &str) -> bool {
+        service(self.0, name).is_some()
+    }
+}

@@ -1,0 +1,290 @@
+//! From a request to its response: paths, keys, bodies, and then the core.
+
+use crate::{
+    cors,
+    gateway::{Gateway, gateway},
+    log::{self, CallFields},
+    response::{self, Extra},
+    runtime::{self, WorkerRuntime},
+};
+use fairlead_core::{
+    access::Client,
+    api::{Api, Dialect},
+    ask::Ask,
+    call::{Call, Order},
+    caller, drive,
+    error::{Code, Error},
+    message::{Headers, ResponseHead},
+    settings::Settings,
+    time::Instant,
+};
+use js_sys::Uint8Array;
+use serde::Serialize;
+use std::rc::Rc;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{ReadableStreamDefaultReader, Request, Response};
+use worker::{Context, Env};
+
+/// Answers one request.
+pub async fn answer(request: &Request, env: &Env, context: &Context) -> Result<Response, JsValue> {
+    let url = request.url();
+    let visit = Visit {
+        request,
+        env,
+        context,
+        gateway: gateway(env),
+        headers: runtime::headers(&request.headers()),
+        path: path_of(&url),
+        method: request.method(),
+        arrived: runtime::now(),
+    };
+    let request_id = caller::request_id(&visit.headers).map_or_else(new_id, str::to_owned);
+    let origins = visit.gateway.settings.as_ref().map_or(&[][..], |settings| &settings.origins);
+    let mut extra = if visit.is_preflight() {
+        cors::preflight(origins, &visit.headers)
+    } else {
+        cors::fields(origins, &visit.headers)
+    };
+    extra.push(("x-request-id", request_id.clone()));
+
+    match visit.dispatch(&request_id, &extra).await {
+        Ok(response) => Ok(response),
+        Err(Stop::Told(error)) => respond_error(&error, visit.path, &extra),
+        Err(Stop::Js(error)) => {
+            log::internal(&request_id, &error);
+            let error = Error::new(Code::Internal, "The gateway failed; its log says more under this request's id.");
+            respond_error(&error, visit.path, &extra)
+        }
+    }
+}
+
+/// Why a request gets no ordinary answer.
+enum Stop {
+    /// An error for the caller.
+    Told(Error),
+    /// The platform threw.
+    Js(JsValue),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Told(error)
+    }
+}
+
+impl From<JsValue> for Stop {
+    fn from(error: JsValue) -> Self {
+        Self::Js(error)
+    }
+}
+
+/// One request on its way through the gateway.
+struct Visit<'a> {
+    request: &'a Request,
+    env: &'a Env,
+    context: &'a Context,
+    gateway: Rc<Gateway>,
+    headers: Headers,
+    path: &'a str,
+    method: String,
+    arrived: Instant,
+}
+
+impl Visit<'_> {
+    async fn dispatch(&self, request_id: &str, extra: &Extra) -> Result<Response, Stop> {
+        if self.is_preflight() {
+            return Ok(response::whole(&head(204, &[]), extra, b"")?);
+        }
+        let Some(method) = method_of(self.path) else {
+            let message = "There is nothing at this path. The README lists the routes of this gateway.";
+            return Err(Error::new(Code::RouteNotFound, message).into());
+        };
+        if self.method != method && !(method == "GET" && self.method == "HEAD") {
+            let message = format!("This route takes {method} only.");
+            return Err(Error::new(Code::MethodNotAllowed, message).into());
+        }
+        if self.path == "/health" {
+            return json(extra, br#"{"status":"ok"}"#);
+        }
+        let settings = self.settings()?;
+        let api = Api::at(self.path);
+        let key = caller::key(&self.headers, api.map_or(Dialect::Chat, Api::dialect));
+        let client = settings.admit(key)?;
+        match api {
+            Some(api) => self.call(api, settings, client, request_id, extra).await,
+            None => models(settings, client, self.path, extra),
+        }
+    }
+
+    /// The settings; or, where `CONFIG` has mistakes, all of them for an admin and their number
+    /// for anybody else.
+    fn settings(&self) -> Result<&Settings, Error> {
+        let mistakes = match &self.gateway.settings {
+            Ok(settings) => return Ok(settings),
+            Err(mistakes) => mistakes,
+        };
+        let key = caller::key(&self.headers, Dialect::Chat);
+        let admin = self.gateway.admin_key.as_ref().is_some_and(|secret| key.is_some_and(|key| secret.matches(key)));
+        let message = if admin {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            format!("CONFIG has mistakes. {}", lines.join("; "))
+        } else {
+            format!(
+                "CONFIG has {} mistakes. They stand in this Worker's log, and `npm run check` shows them.",
+                mistakes.len()
+            )
+        };
+        Err(Error::new(Code::ConfigInvalid, message))
+    }
+
+    /// Carries a call to the endpoints out.
+    async fn call(
+        &self,
+        api: Api,
+        settings: &Settings,
+        client: Option<&Client>,
+        request_id: &str,
+        extra: &Extra,
+    ) -> Result<Response, Stop> {
+        let deadline_ms = caller::deadline_ms(&self.headers)?;
+        let body = self.body(settings.max_request_bytes()).await?;
+        let ask = Ask::read(api, &self.headers, body)?;
+        let (model, policy) = settings.plan(client, &ask.model, self.headers.get("x-fairlead-policy"))?;
+        if exceeds(ask.body.len(), policy.max_request_bytes) {
+            return Err(too_large(policy.max_request_bytes).into());
+        }
+        let fields = CallFields {
+            request_id: request_id.to_owned(),
+            trace_id: caller::trace_id(&self.headers).map(str::to_owned),
+            client: client.map(|client| client.name.clone()),
+            route: api.path(),
+            model: model.name.clone(),
+        };
+        let order = Order { ask, model, policy, request_id: request_id.to_owned(), deadline_ms, seed: random() };
+        let call = Call::new(self.arrived, order, Rc::clone(&self.gateway.fleet));
+        let runtime = WorkerRuntime::new(self.env.clone(), self.request.signal(), fields);
+        match drive::open(runtime, call).await {
+            Some(opened) => Ok(response::of_call(opened, extra, self.context).await?),
+            // Nobody is there to read it; nginx's status for that.
+            None => Ok(response::whole(&head(499, &[]), extra, b"")?),
+        }
+    }
+
+    /// The request's body, up to a bound.
+    async fn body(&self, limit: u64) -> Result<Rc<[u8]>, Stop> {
+        let announced = self.headers.get("content-length").and_then(|length| length.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(too_large(limit).into());
+        }
+        if announced.is_some() {
+            let buffer = JsFuture::from(self.request.array_buffer()?).await?;
+            return Ok(Uint8Array::new(&buffer).to_vec().into());
+        }
+        let Some(stream) = self.request.body() else { return Ok(Rc::new([])) };
+        let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+        let mut body = Vec::new();
+        while let Some(chunk) = runtime::read(&reader).await? {
+            body.extend_from_slice(&chunk.to_vec());
+            if exceeds(body.len(), limit) {
+                return Err(too_large(limit).into());
+            }
+        }
+        Ok(body.into())
+    }
+
+    fn is_preflight(&self) -> bool {
+        self.method == "OPTIONS" && self.headers.get("access-control-request-method").is_some()
+    }
+}
+
+/// The method that a path takes; `None` where there is nothing.
+fn method_of(path: &str) -> Option<&'static str> {
+    let read = path == "/health" || path == "/v1/models" || path.starts_with("/v1/models/");
+    if read { Some("GET") } else { Api::at(path).map(|_| "POST") }
+}
+
+/// The path of an absolute URL, as the platform has normalised it.
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/");
+    path.split(['?', '#']).next().unwrap_or("/")
+}
+
+/// `GET /v1/models` and `GET /v1/models/{id}`: the names that this client may ask for.
+fn models(settings: &Settings, client: Option<&Client>, path: &str, extra: &Extra) -> Result<Response, Stop> {
+    let allowed = |name: &str| client.is_none_or(|client| client.may_use(name, name));
+    let names = settings.models.iter().map(|model| model.name.as_str()).filter(|name| *name != "*" && allowed(name));
+    let Some(id) = path.strip_prefix("/v1/models/") else {
+        let list = ModelList { object: "list", data: names.map(ModelCard::new).collect() };
+        return json(extra, &serde_json::to_vec(&list).unwrap_or_default());
+    };
+    // SDKs encode the slash in names like `Qwen/Qwen2.5-7B`.
+    let id = js_sys::decode_uri_component(id).map_or_else(|_| id.to_owned(), String::from);
+    match names.into_iter().find(|name| *name == id) {
+        Some(name) => json(extra, &serde_json::to_vec(&ModelCard::new(name)).unwrap_or_default()),
+        None => {
+            let message = "No model of this name is listed for your key. GET /v1/models lists those you may use.";
+            Err(Error::new(Code::ModelNotFound, message).with_param("model").into())
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ModelList<'a> {
+    object: &'static str,
+    data: Vec<ModelCard<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModelCard<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+}
+
+impl<'a> ModelCard<'a> {
+    const fn new(id: &'a str) -> Self {
+        Self { id, object: "model", created: 0, owned_by: "fairlead" }
+    }
+}
+
+fn respond_error(error: &Error, path: &str, extra: &Extra) -> Result<Response, JsValue> {
+    let dialect = Api::at(path).map_or(Dialect::Chat, Api::dialect);
+    let mut head = head(error.code.status(), &[("content-type", "application/json")]);
+    match error.code {
+        Code::MethodNotAllowed => head.headers.set("allow", method_of(path).unwrap_or_default()),
+        Code::InvalidApiKey => head.headers.set("www-authenticate", "Bearer"),
+        // The same tomorrow: SDKs would ask twice more.
+        Code::ConfigInvalid | Code::Internal => head.headers.set("x-should-retry", "false"),
+        _ => {}
+    }
+    response::whole(&head, extra, &error.body(dialect))
+}
+
+fn json(extra: &Extra, body: &[u8]) -> Result<Response, Stop> {
+    Ok(response::whole(&head(200, &[("content-type", "application/json")]), extra, body)?)
+}
+
+fn head(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
+    ResponseHead { status, headers: fields.iter().copied().collect() }
+}
+
+fn exceeds(length: usize, limit: u64) -> bool {
+    u64::try_from(length).is_ok_and(|length| length > limit)
+}
+
+fn too_large(limit: u64) -> Error {
+    let message = format!("The body is over the limit of {limit} bytes (`max_request_bytes` in the policy).");
+    Error::new(Code::RequestTooLarge, message)
+}
+
+/// 64 random bits; where the platform has none, the clock has to do.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| runtime::now().as_millis())
+}
+
+fn new_id() -> String {
+    format!("{:016x}{:016x}", random(), random())
+}
