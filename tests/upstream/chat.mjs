@@ -1,0 +1,196 @@
+// /v1/chat/completions, streamed and whole, key for key as in the captures.
+
+import { invalid, json } from './errors.mjs';
+import {
+  FINGERPRINT, bounded, checkStreamOptions, choicesWanted, complete, data, idsOf, interleaved, openaiStream,
+  promptTokens, stepIds, sum, textPieces, tokenIds, tokensOf, usageEvent, usageOf, usageWanted,
+} from './generation.mjs';
+import { DEFAULT_REASONING, hex, pieces, textOf, weight } from './tokens.mjs';
+
+export function chat(body, context, spec) {
+  if (body.tools?.length === 0) {
+    throw invalid({
+      type: 'too_short', loc: 'body.tools', msg: 'List should have at least 1 item after validation, not 0',
+    });
+  }
+  checkStreamOptions(body);
+  const prompt = body.messages.map((message) => textOf(message?.content)).join('\n');
+  const asked = { prompt, tokens: promptTokens(prompt, context), id: `chatcmpl-${context.id}` };
+  const limit = body.max_completion_tokens ?? body.max_tokens;
+  const choices = Array.from({ length: choicesWanted(body) }, (_, index) => {
+    const { steps, natural } = stepsOf(body, asked.id, spec, index);
+    return bounded(steps, limit, spec, natural);
+  });
+  return body.stream && !spec.plain
+    ? streamed(body, context, asked, choices)
+    : whole(body, context, asked, choices, spec);
+}
+
+/** What one choice says, token by token: { piece, delta }, and `call` where the token belongs to a tool call. */
+function stepsOf(body, id, spec, index) {
+  if (body.tools && body.tool_choice !== 'none') {
+    const forced = typeof body.tool_choice === 'object' && body.tool_choice !== null;
+    const calls = toolCalls(body, `${id}/${index}`);
+    return { steps: calls.flatMap(toolSteps), natural: forced ? 'stop' : 'tool_calls' };
+  }
+  const partial = body.continue_final_message ? textOf(body.messages.at(-1)?.content) : '';
+  const thinks = body.chat_template_kwargs?.enable_thinking === true && !partial;
+  const reasoning = thinks ? pieces(DEFAULT_REASONING) : [];
+  const name = reasoningName(spec);
+  return {
+    steps: [
+      ...reasoning.map((piece) => ({ piece, delta: { [name]: piece } })),
+      ...textPieces(spec, index, partial).map((piece) => ({ piece, delta: { content: piece } })),
+    ],
+    natural: 'stop',
+  };
+}
+
+// Older versions of vLLM called it reasoning_content.
+const reasoningName = (spec) => (spec.reasoning_content ? 'reasoning_content' : 'reasoning');
+
+function toolCalls(body, seed) {
+  const only = body.tool_choice?.function?.name;
+  return body.tools
+    .map((tool) => tool.function)
+    .filter(({ name }) => !only || name === only)
+    .map(({ name, parameters }, call) => ({
+      id: `chatcmpl-tool-${hex(`${seed}/${call}`)}`, call, name, value: sample(parameters),
+    }));
+}
+
+function toolSteps({ id, call, name, value }) {
+  // The model's raw text has blanks, which the re-serialised arguments of a whole answer lack.
+  const raw = JSON.stringify(value, null, 1).replace(/\n\s*/g, ' ');
+  const step = (piece, fragment) => ({ piece, call, fragment, delta: { content: null, tool_calls: [fragment] } });
+  return [
+    step(name, { id, type: 'function', index: call, function: { name } }),
+    ...pieces(raw).map((piece) => step(piece, { index: call, function: { arguments: piece } })),
+  ];
+}
+
+/** A value that fits a JSON schema well enough for a demo. */
+function sample(schema = {}) {
+  if (schema.enum) return schema.enum[0];
+  switch (schema.type) {
+    case 'string': return 'Zürich';
+    case 'integer': return 3;
+    case 'number': return 21.5;
+    case 'boolean': return true;
+    case 'array': return schema.items ? [sample(schema.items)] : [];
+    default: {
+      const properties = Object.entries(schema.properties ?? {});
+      return Object.fromEntries(properties.map(([key, each]) => [key, sample(each)]));
+    }
+  }
+}
+
+function streamed(body, context, asked, choices) {
+  const base = { id: asked.id, object: 'chat.completion.chunk', created: context.created, model: context.model };
+  const usage = usageWanted(body);
+  const running = (count) =>
+    usage.running && { usage: usageOf(asked.tokens, count, { completion_tokens_details: null }) };
+
+  const role = (_, index) => ({
+    kind: 'role',
+    waits: index === 0 ? 'firstTokenMs' : undefined,
+    text: data({
+      ...base,
+      choices: [{ index, delta: { role: 'assistant', content: '' }, logprobs: null, finish_reason: null }],
+      ...running(0),
+      prompt_token_ids: idsOf(body, asked.prompt),
+      prompt_text: null,
+    }),
+  });
+
+  const token = ({ index, step, count, finish }) => data({
+    ...base,
+    choices: [{
+      index,
+      delta: step?.delta ?? {},
+      logprobs: step ? logprobs(body, [step.piece]) : null,
+      finish_reason: finish,
+      ...(finish && { stop_reason: null }),
+      token_ids: tokenIds(body, step),
+    }],
+    ...running(count),
+    ...(finish && !usage.include && { system_fingerprint: FINGERPRINT }),
+  });
+
+  return openaiStream([
+    ...choices.map(role),
+    ...interleaved(choices, token),
+    ...(usage.include ? [usageEvent(base, asked.tokens, choices)] : []),
+  ], data({ ...base, choices: [{ index: 0, delta: {}, logprobs: null, finish_reason: null, token_ids: null }] }));
+}
+
+function whole(body, context, asked, choices, spec) {
+  return json(200, {
+    id: asked.id,
+    object: 'chat.completion',
+    created: context.created,
+    model: context.model,
+    choices: choices.map((choice, index) => ({
+      index,
+      message: message(choice, spec),
+      logprobs: logprobs(body, choice.steps.map(({ piece }) => piece)),
+      finish_reason: choice.finish,
+      stop_reason: null,
+      token_ids: stepIds(body, choice.steps),
+      routed_experts: null,
+    })),
+    service_tier: null,
+    system_fingerprint: FINGERPRINT,
+    usage: usageOf(asked.tokens, sum(choices.map(tokensOf)), {
+      prompt_tokens_details: null, completion_tokens_details: null,
+    }),
+    prompt_logprobs: null,
+    prompt_token_ids: idsOf(body, asked.prompt),
+    prompt_text: null,
+    kv_transfer_params: null,
+    ec_transfer_params: null,
+    metrics: null,
+  }, { tokens: Math.max(...choices.map(tokensOf)) });
+}
+
+function message(choice, spec) {
+  const joined = (key) => choice.steps.map(({ delta }) => delta[key] ?? '').join('');
+  const name = reasoningName(spec);
+  const calls = callsOf(choice);
+  return {
+    role: 'assistant',
+    content: calls.length > 0 ? null : joined('content'),
+    refusal: null,
+    annotations: null,
+    audio: null,
+    function_call: null,
+    ...(calls.length > 0 && { tool_calls: calls }),
+    [name]: joined(name) || null,
+  };
+}
+
+function callsOf(choice) {
+  const calls = [];
+  for (const { call, fragment } of choice.steps) {
+    if (call === undefined) continue;
+    const { id, type, function: part } = fragment;
+    if (id) calls[call] = { id, type, function: { name: part.name, arguments: '' } };
+    else calls[call].function.arguments += part.arguments;
+  }
+  if (complete(choice)) {
+    for (const { function: made } of calls) made.arguments = JSON.stringify(JSON.parse(made.arguments));
+  }
+  return calls;
+}
+
+function logprobs(body, tokens) {
+  if (!body.logprobs) return null;
+  const entry = (token, logprob) => ({ token, logprob, bytes: [...Buffer.from(token)] });
+  const ranks = Array.from({ length: body.top_logprobs ?? 0 }, (_, rank) => rank);
+  return {
+    content: tokens.map((token) => ({
+      ...entry(token, weight(token)),
+      top_logprobs: ranks.map((rank) => entry(rank ? `${token}${rank}` : token, weight(token) - rank)),
+    })),
+  };
+}
