@@ -3,7 +3,7 @@
 
 use crate::budget::Budget;
 
-/// The shared state of all endpoints, by their place in `Settings::endpoints`.
+/// The shared state of all endpoints, by their place in `CONFIG`.
 #[derive(Debug, Default)]
 pub struct Fleet {
     budgets: Vec<Budget>,

@@ -1,0 +1,368 @@
+//! The validation of `CONFIG`: goes through all of it, whatever it finds on the way.
+
+use super::{Endpoint, Environment, Model, Reading, Secret, Settings, Target};
+use crate::{
+    access::{self, Client},
+    config::{
+        self, ClientConfig, Config, EndpointConfig, Forward, List, Mistake, Mode, ModelConfig, OnDeadline,
+        PolicyConfig, Provider, Resume, Strategy, TargetConfig,
+    },
+    policy::Policy,
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, rc::Rc};
+
+/// Reads and validates `CONFIG`.
+pub(super) fn read(parts: impl IntoIterator<Item = (String, Value)>, environment: &dyn Environment) -> Reading {
+    let (value, mut mistakes) = config::assemble(parts);
+    let (config, unfit) = config::read::<Config>(value);
+    mistakes.extend(unfit);
+    let mut check = Check { environment, mistakes: Vec::new(), warnings: Vec::new() };
+    let settings = check.settings(&config);
+    let Check { mistakes: mut found, warnings, .. } = check;
+    // What could not be read was taken out: do not also call it missing.
+    found.retain(|mistake| !mistakes.iter().any(|earlier| covers(&earlier.path, &mistake.path)));
+    mistakes.append(&mut found);
+    let admin_key = settings.admin_key.clone();
+    Reading { settings: mistakes.is_empty().then_some(settings), admin_key, mistakes, warnings }
+}
+
+/// Whether a mistake at `outer` explains one at `inner`.
+fn covers(outer: &str, inner: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// One validation: collects what it finds and goes on.
+struct Check<'a> {
+    environment: &'a dyn Environment,
+    mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
+}
+
+/// An endpoint as models and clients may refer to it.
+struct Declared {
+    name: String,
+    usable: Usable,
+}
+
+enum Usable {
+    Yes(Rc<Endpoint>),
+    /// Only RunPod's job API reaches it.
+    LeftOut,
+    /// What is wrong with it has been reported; those who refer to it are not to blame.
+    Reported,
+}
+
+impl Check<'_> {
+    fn settings(&mut self, config: &Config) -> Settings {
+        let endpoints = self.endpoints(&config.endpoints);
+        let policies: BTreeMap<String, Rc<Policy>> =
+            config.policies.iter().map(|(name, policy)| (name.clone(), Rc::new(self.policy(name, policy)))).collect();
+        let models = self.models(&config.models, &endpoints, &policies);
+        let clients = self.clients(config, &models, &policies, &endpoints);
+        if config.endpoints.is_empty() {
+            self.mistake("endpoints", "is empty: name at least one server");
+        }
+        if config.models.is_empty() {
+            self.mistake("models", "is empty: name at least one model, `*` for all");
+        }
+        Settings {
+            models,
+            policies,
+            clients,
+            open: config.open,
+            origins: self.origins(&config.cors.origins),
+            admin_key: self.secret("admin_key_secret", config.admin_key_secret.as_deref()),
+        }
+    }
+
+    fn endpoints(&mut self, list: &List<EndpointConfig>) -> Vec<Declared> {
+        let names = self.names("endpoints", list, |endpoint| endpoint.name.as_ref());
+        let mut declared = Vec::new();
+        for ((index, endpoint), name) in (0usize..).zip(list).zip(names) {
+            let path = format!("endpoints[{index}]");
+            let usable = endpoint.as_ref().map_or(Usable::Reported, |endpoint| self.endpoint(&path, endpoint, &name));
+            declared.push(Declared { name, usable });
+        }
+        declared
+    }
+
+    fn endpoint(&mut self, path: &str, config: &EndpointConfig, name: &str) -> Usable {
+        let api_key = self.secret(&format!("{path}.api_key_secret"), config.api_key_secret.as_deref());
+        if let Some(via) = &config.via
+            && !self.environment.has_service(via)
+        {
+            self.mistake(
+                format!("{path}.via"),
+                format!("names the binding `{via}`, which this Worker does not have: add it to wrangler.toml"),
+            );
+        }
+        for (field, set) in [
+            ("max_concurrency", config.max_concurrency.is_some()),
+            ("continue", config.r#continue.is_some()),
+            ("native", config.native.is_some()),
+            ("max_execution_ms", config.max_execution_ms.is_some()),
+            ("max_ttl_ms", config.max_ttl_ms.is_some()),
+            ("max_subrequests", config.max_subrequests.is_some()),
+        ] {
+            self.no_effect(path, field, set);
+        }
+        if config.provider.is_none() {
+            self.mistake(format!("{path}.provider"), "is missing: `vllm` or `runpod`");
+        }
+        if config.provider == Some(Provider::Vllm) && config.mode.is_some() {
+            self.mistake(format!("{path}.mode"), "is for `\"provider\": \"runpod\"` only");
+        }
+        let base_url = config.base_url.as_deref().ok_or("is missing: for example `https://gpu.example.com/v1`");
+        let base_url = base_url.and_then(check_url);
+        if let Err(message) = base_url {
+            self.mistake(format!("{path}.base_url"), message);
+        }
+        let (Some(provider), Ok(base_url)) = (config.provider, base_url) else { return Usable::Reported };
+        let (root, prefix) = match (provider, config.mode.unwrap_or_default()) {
+            (Provider::Vllm, _) => match base_url.strip_suffix("/v1") {
+                Some(root) => (root, "/v1"),
+                None => (base_url, ""),
+            },
+            (Provider::Runpod, Mode::Openai) => (base_url, "/openai/v1"),
+            (Provider::Runpod, Mode::LoadBalancer) => (base_url, "/v1"),
+            (Provider::Runpod, Mode::Jobs) => {
+                let message = "`jobs` is not supported by this version, so no model uses this endpoint; `openai` is";
+                self.warnings.push(Mistake::at(format!("{path}.mode"), message));
+                return Usable::LeftOut;
+            }
+        };
+        let (name, root, via) = (name.to_owned(), root.to_owned(), config.via.clone());
+        Usable::Yes(Rc::new(Endpoint { name, root, prefix, api_key, via }))
+    }
+
+    fn policy(&mut self, name: &str, config: &PolicyConfig) -> Policy {
+        let path = format!("policies.{name}");
+        for (field, set) in [
+            ("queue_ms", config.queue_ms.is_some()),
+            ("on_deadline", config.on_deadline == Some(OnDeadline::Partial)),
+            ("forward", config.forward == Some(Forward::Native)),
+            ("resume", !matches!(config.resume, None | Some(Resume::Off))),
+            ("stream_internally", config.stream_internally == Some(true)),
+            ("hedge_after_ms", config.hedge_after_ms.is_some()),
+            ("breaker", config.breaker.is_some()),
+        ] {
+            self.no_effect(&path, field, set);
+        }
+        Policy::new(config, &path, &mut self.mistakes)
+    }
+
+    fn models(
+        &mut self,
+        list: &List<ModelConfig>,
+        endpoints: &[Declared],
+        policies: &BTreeMap<String, Rc<Policy>>,
+    ) -> Vec<Rc<Model>> {
+        let names = self.names("models", list, |model| model.name.as_ref());
+        let default = policies.get("default").cloned().unwrap_or_default();
+        let mut models = Vec::new();
+        for ((index, model), name) in (0usize..).zip(list).zip(names) {
+            let Some(model) = model else { continue };
+            let path = format!("models[{index}]");
+            self.no_effect(&path, "strategy", !matches!(model.strategy, None | Some(Strategy::Failover)));
+            let policy = match &model.policy {
+                None => Rc::clone(&default),
+                Some(wanted) => policies.get(wanted).cloned().unwrap_or_else(|| {
+                    // The name `default` may be used without being written out.
+                    if wanted != "default" {
+                        self.mistake(format!("{path}.policy"), format!("names `{wanted}`, which is not in `policies`"));
+                    }
+                    Rc::clone(&default)
+                }),
+            };
+            let targets = self.targets(&path, &model.targets, endpoints);
+            models.push(Rc::new(Model { name, targets, policy }));
+        }
+        models
+    }
+
+    fn targets(&mut self, path: &str, list: &List<TargetConfig>, endpoints: &[Declared]) -> Vec<Target> {
+        let (mut targets, mut left_out) = (Vec::new(), false);
+        for (index, target) in (0usize..).zip(list) {
+            let Some(target) = target else { continue };
+            let path = format!("{path}.targets[{index}]");
+            self.no_effect(&path, "weight", target.weight.is_some());
+            let Some(name) = &target.endpoint else {
+                self.mistake(format!("{path}.endpoint"), "is missing: the name of an endpoint");
+                continue;
+            };
+            match (0usize..).zip(endpoints).find(|(_, declared)| declared.name == *name) {
+                Some((index, Declared { usable: Usable::Yes(endpoint), .. })) => {
+                    targets.push(Target { endpoint: Rc::clone(endpoint), index, model: target.model.clone() });
+                }
+                Some((_, Declared { usable: Usable::LeftOut, .. })) => left_out = true,
+                Some((_, Declared { usable: Usable::Reported, .. })) => {}
+                None => {
+                    self.mistake(format!("{path}.endpoint"), format!("names `{name}`, which is not in `endpoints`"))
+                }
+            }
+        }
+        if list.is_empty() {
+            self.mistake(format!("{path}.targets"), "is empty: name at least one endpoint");
+        } else if targets.is_empty() && left_out {
+            self.mistake(format!("{path}.targets"), "has no endpoint that this version can use");
+        }
+        targets
+    }
+
+    fn clients(
+        &mut self,
+        config: &Config,
+        models: &[Rc<Model>],
+        policies: &BTreeMap<String, Rc<Policy>>,
+        endpoints: &[Declared],
+    ) -> Vec<Client> {
+        let Some(list) = &config.clients else { return Vec::new() };
+        let names = self.names("clients", list, |client| client.name.as_ref());
+        let mut clients = Vec::new();
+        for ((index, client), name) in (0usize..).zip(list).zip(names) {
+            let Some(client) = client else { continue };
+            let path = format!("clients[{index}]");
+            for (field, set) in unenforced_limits(client) {
+                self.no_effect(&path, field, set);
+            }
+            let takes_all = models.iter().any(|model| model.name == "*");
+            let is_model = |name: &str| takes_all || models.iter().any(|model| model.name == name);
+            let is_endpoint = |name: &str| endpoints.iter().any(|declared| declared.name == name);
+            let allowed =
+                client.models.as_ref().map(|list| self.references(&format!("{path}.models"), list, "models", is_model));
+            let asked = self.references(&format!("{path}.policies"), &client.policies, "policies", |name| {
+                policies.contains_key(name)
+            });
+            self.references(&format!("{path}.runpod"), &client.runpod, "endpoints", is_endpoint);
+            clients.push(Client {
+                name,
+                keys: self.keys(&path, &client.keys_sha256),
+                models: allowed,
+                policies: asked,
+            });
+        }
+        clients
+    }
+
+    fn keys(&mut self, path: &str, list: &List<String>) -> Vec<access::KeyHash> {
+        if list.is_empty() {
+            self.mistake(format!("{path}.keys_sha256"), "is empty: put in the SHA-256 of a key, 64 hexadecimal digits");
+        }
+        let mut keys = Vec::new();
+        for (index, hex) in (0usize..).zip(list) {
+            match hex.as_deref().map(access::parse_hash) {
+                Some(Some(hash)) => keys.push(hash),
+                Some(None) => self.mistake(
+                    format!("{path}.keys_sha256[{index}]"),
+                    "is not a SHA-256: 64 hexadecimal digits, never the key itself",
+                ),
+                None => {}
+            }
+        }
+        keys
+    }
+
+    fn origins(&mut self, list: &List<String>) -> Vec<String> {
+        let mut origins = Vec::new();
+        for (index, origin) in (0usize..).zip(list) {
+            let Some(origin) = origin else { continue };
+            let valid =
+                origin == "*" || check_url(origin).is_ok_and(|url| url == origin && origin.matches('/').count() == 2);
+            if !valid {
+                self.mistake(
+                    format!("cors.origins[{index}]"),
+                    "is not an origin: `https://app.example.com` without a path, or `*`",
+                );
+            }
+            origins.push(origin.clone());
+        }
+        origins
+    }
+
+    fn secret(&mut self, path: &str, name: Option<&str>) -> Option<Secret> {
+        let name = name?;
+        let value = self.environment.secret(name).filter(|value| !value.is_empty());
+        if value.is_none() {
+            self.mistake(
+                path,
+                format!("names the secret `{name}`, which is not set: `npx wrangler secret put {name}`"),
+            );
+        }
+        value.map(Secret)
+    }
+
+    /// The names of a list's elements, each present and there once.
+    fn names<T>(&mut self, path: &str, list: &List<T>, name: impl Fn(&T) -> Option<&String>) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for (index, item) in (0usize..).zip(list) {
+            let name = item.as_ref().and_then(&name);
+            match name {
+                _ if item.is_none() => {}
+                None => self.mistake(format!("{path}[{index}].name"), "is missing"),
+                Some(name) if name.is_empty() => self.mistake(format!("{path}[{index}].name"), "is empty"),
+                Some(name) if names.contains(name) => {
+                    self.mistake(format!("{path}[{index}].name"), format!("`{name}` is there twice"))
+                }
+                Some(_) => {}
+            }
+            names.push(name.cloned().unwrap_or_default());
+        }
+        names
+    }
+
+    /// The names in a list, each of which must stand in `section`.
+    fn references(
+        &mut self,
+        path: &str,
+        list: &List<String>,
+        section: &str,
+        exists: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        for (index, name) in (0usize..).zip(list) {
+            if let Some(name) = name
+                && !exists(name)
+            {
+                self.mistake(format!("{path}[{index}]"), format!("names `{name}`, which is not in `{section}`"));
+            }
+        }
+        list.iter().flatten().cloned().collect()
+    }
+
+    fn mistake(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.mistakes.push(Mistake::at(path, message));
+    }
+
+    fn no_effect(&mut self, path: &str, field: &str, set: bool) {
+        if set {
+            self.warnings.push(Mistake::at(format!("{path}.{field}"), "has no effect in this version"));
+        }
+    }
+}
+
+const fn unenforced_limits(client: &ClientConfig) -> [(&'static str, bool); 5] {
+    [
+        ("rate_limiter", client.rate_limiter.is_some()),
+        ("requests_per_minute", client.requests_per_minute.is_some()),
+        ("max_concurrency", client.max_concurrency.is_some()),
+        ("max_tokens", client.max_tokens.is_some()),
+        ("max_n", client.max_n.is_some()),
+    ]
+}
+
+/// An absolute http(s) URL without user, query or fragment; returned without slashes at its end.
+fn check_url(url: &str) -> Result<&str, &'static str> {
+    let uri: http::Uri = url.parse().map_err(|_| "is not a URL: for example `https://gpu.example.com/v1`")?;
+    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    match uri.scheme_str() {
+        Some("http" | "https") if authority.is_empty() => Err("has no host"),
+        Some("http" | "https") if authority.contains('@') => {
+            Err("must not hold a user or password: use `api_key_secret`")
+        }
+        Some("http" | "https") if uri.query().is_some() || url.contains('#') => {
+            Err("must not hold a query or fragment")
+        }
+        Some("http" | "https") => Ok(url.trim_end_matches('/')),
+        _ => Err("must begin with https:// or http://"),
+    }
+}
