@@ -278,6 +278,12 @@ impl Call {
         }
     }
 
+    /// Takes an attempt for what it is, because its end does not come.
+    fn close(&mut self, now: Instant, id: u32) {
+        self.abort(id);
+        self.finish(now, id, |attempt, _, out| attempt.on_broken(out));
+    }
+
     /// Lets an attempt take something in and shows what comes of it. `None`: it is over already.
     fn step(
         &mut self,
@@ -298,8 +304,8 @@ impl Call {
         if self.winner.is_none() {
             self.winner = Some(id);
             self.first_content = Some(now);
-            let losers = self.attempts.extract_if(.., |attempt| attempt.id != id);
-            self.out.extend(losers.map(|attempt| Output::Abort { attempt: attempt.id }));
+            let losers: Vec<Attempt> = self.attempts.extract_if(.., |attempt| attempt.id != id).collect();
+            losers.iter().for_each(|attempt| self.abort(attempt.id));
             let head = self
                 .attempts
                 .first()
@@ -349,12 +355,13 @@ impl Call {
 
     fn on_timeout(&mut self, now: Instant) {
         let due = |attempt: &Attempt| {
-            attempt.timers.next().filter(|(at, _)| *at <= now).map(|(_, timer)| (attempt.id, timer))
+            let (_, timer) = attempt.timers.next().filter(|(at, _)| *at <= now)?;
+            Some((attempt.id, timer.map(|timer| attempt.on_silence(timer))))
         };
-        while let Some((id, timer)) = self.attempts.iter().filter(|_| self.paused.is_none()).find_map(due) {
-            match timer {
-                Some(timer) => self.on_failure(now, id, Failure::Timeout(timer)),
-                None => self.finish(now, id, |attempt, _, out| attempt.on_broken(out)),
+        while let Some((id, failure)) = self.attempts.iter().filter(|_| self.paused.is_none()).find_map(due) {
+            match failure {
+                Some(failure) => self.on_failure(now, id, failure),
+                None => self.close(now, id),
             }
         }
         if let Some((_, target)) = self.waiting.take_if(|(at, _)| *at <= now) {
@@ -368,7 +375,7 @@ impl Call {
         }
         if self.client.keepalive_due(now) {
             self.client.on_bytes(now);
-            if !self.attempts.iter().any(Attempt::is_closed) {
+            if !self.attempts.iter().any(Attempt::is_whole) {
                 self.emit(now, Emit::Bytes(KEEPALIVE.to_vec()));
             }
         }
@@ -397,7 +404,7 @@ impl Call {
             return self.fail(now, &error);
         }
         self.attempts.retain(|attempt| attempt.id != id);
-        self.out.push_back(Output::Abort { attempt: id });
+        self.abort(id);
         let verdict = failure.verdict(now);
         self.route.on_failure(target, &failure, verdict, now, self.order.policy.retry_after_max_ms);
         if !self.attempts.is_empty() {
@@ -467,10 +474,10 @@ impl Call {
         self.end(now, true, "ok", None);
     }
 
-    /// The deadline has come.
+    /// The deadline has come. An answer that is whole but for its end is none the less whole.
     fn expire(&mut self, now: Instant) {
-        if self.attempts.iter().any(Attempt::is_closed) {
-            return self.succeed(now);
+        if let Some(id) = self.attempts.iter().find(|attempt| attempt.is_whole()).map(|attempt| attempt.id) {
+            return self.close(now, id);
         }
         let error = self.story().deadline(self.deadline_ms);
         self.fail(now, &error);
@@ -498,13 +505,10 @@ impl Call {
     }
 
     fn end(&mut self, now: Instant, whole: bool, outcome: &str, param: Option<String>) {
-        let counts = self
-            .attempts
-            .iter()
-            .find(|attempt| Some(attempt.id) == self.winner)
-            .map(Attempt::counts)
-            .unwrap_or_default();
-        self.out.extend(self.attempts.drain(..).map(|attempt| Output::Abort { attempt: attempt.id }));
+        let attempts = std::mem::take(&mut self.attempts);
+        attempts.iter().for_each(|attempt| self.abort(attempt.id));
+        let winner = attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
+        let counts = winner.map(Attempt::counts).unwrap_or_default();
         self.waiting = None;
         self.over = true;
         self.out.push_back(Output::Event(Event::CallEnded {
@@ -522,6 +526,12 @@ impl Call {
             completion_tokens: counts.usage.completion_tokens,
         }));
         self.out.push_back(Output::Done { whole });
+    }
+
+    /// Gives an exchange up before anything else is done: the client may be slow to take what it
+    /// is sent, and an endpoint need not work until it has.
+    fn abort(&mut self, attempt: u32) {
+        self.out.push_front(Output::Abort { attempt });
     }
 
     fn tell_failure(&mut self, attempt: u32, failure: &Failure, then: &'static str, wait_ms: u64) {

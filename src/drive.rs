@@ -49,6 +49,9 @@ pub struct Body<R: Runtime> {
     over: bool,
 }
 
+/// How long behind its deadline a call waits for the client to take its last words.
+const LAST_WORDS_MS: u64 = 1000;
+
 enum Step<C> {
     Head(ResponseHead),
     Piece(Piece<C>),
@@ -67,15 +70,17 @@ pub async fn open<R: Runtime>(runtime: R, call: Call) -> Option<Opened<R>> {
         client_gone: false,
         over: false,
     };
-    match poll_fn(|context| body.poll_step(context)).await {
+    let step = poll_fn(|context| body.poll_step(context)).await;
+    body.call.pause(body.runtime.now());
+    match step {
         Step::Head(head) => Some(Opened { head, body }),
         Step::Piece(_) | Step::Over => None,
     }
 }
 
 impl<R: Runtime> Body<R> {
-    /// The next bytes; `None` at the end. Between two calls nothing is read from any endpoint,
-    /// and the timers of its silence stand still.
+    /// The next bytes; `None` at the end. Before the first call and between two nothing is read
+    /// from any endpoint, and the timers of its silence stand still.
     pub async fn next(&mut self) -> Option<Piece<R::Chunk>> {
         self.call.resume(self.runtime.now());
         let step = poll_fn(|context| self.poll_step(context)).await;
@@ -87,21 +92,34 @@ impl<R: Runtime> Body<R> {
     }
 
     /// Waits until the client has taken what `delivery` brings it, for as long as the call's
-    /// deadline allows. `false`: it did not; the call is over.
+    /// deadline allows; at the deadline its endpoints are let go, and what there is to say about
+    /// it is waited for a moment longer, or it could reach nobody. `false`: the client did not
+    /// take it; the call is over.
     pub async fn deliver(&mut self, delivery: impl Future<Output = bool>) -> bool {
         let mut delivery = pin!(delivery);
-        let input = poll_fn(|context| match delivery.as_mut().poll(context) {
-            Poll::Ready(true) => Poll::Ready(None),
-            Poll::Ready(false) => Poll::Ready(Some(Input::ClientGone)),
-            Poll::Pending if self.poll_gone(context) => Poll::Ready(Some(Input::ClientGone)),
-            Poll::Pending => match self.poll_timer(context, self.call.deadline()) {
-                Poll::Ready(()) => Poll::Ready(Some(Input::Timeout)),
-                Poll::Pending => Poll::Pending,
-            },
+        let taken = poll_fn(|context| {
+            loop {
+                if let Poll::Ready(taken) = delivery.as_mut().poll(context) {
+                    return Poll::Ready(taken);
+                }
+                if self.poll_gone(context) {
+                    return Poll::Ready(false);
+                }
+                let over = self.call.poll_timeout().is_none();
+                let until = self.call.deadline().after(if over { LAST_WORDS_MS } else { 0 });
+                match self.poll_timer(context, until) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(()) if over => return Poll::Ready(false),
+                    Poll::Ready(()) => self.call.handle_input(self.runtime.now(), Input::Timeout),
+                }
+                self.exchanges.clear();
+            }
         })
         .await;
-        let Some(input) = input else { return true };
-        self.call.handle_input(self.runtime.now(), input);
+        if taken {
+            return true;
+        }
+        self.call.handle_input(self.runtime.now(), Input::ClientGone);
         // Nobody takes what is left to say; only its facts are still of use.
         while let Some(output) = self.call.poll_output() {
             if let Output::Event(event) = output {

@@ -81,26 +81,27 @@ impl Route {
     /// An attempt at this target failed. A `Retry-After` of more than `longest_ms` is not waited
     /// for.
     pub fn on_failure(&mut self, target: usize, failure: &Failure, verdict: Verdict, now: Instant, longest_ms: u64) {
-        let Some(hop) = self.hops.get_mut(target) else { return };
-        if failure.is_death() && !self.deaths.contains(&hop.endpoint) {
-            self.deaths.push(hop.endpoint);
+        let Some(Hop { endpoint, model, .. }) = self.hops.get(target) else { return };
+        let (endpoint, model) = (*endpoint, model.clone());
+        if failure.is_death() && !self.deaths.contains(&endpoint) {
+            self.deaths.push(endpoint);
         }
-        match verdict {
-            Verdict::Retry { after_ms: Some(ms), .. } if ms > longest_ms => hop.standing = Standing::Out,
-            Verdict::Retry { after_ms, .. } => {
-                hop.not_before = after_ms.map(|ms| now.after(ms));
-                if matches!(failure, Failure::Timeout(_)) {
-                    hop.standing = Standing::Silent;
+        // An endpoint stands as it does under whatever model's name it is asked.
+        let concerned = |hop: &&mut Hop| match verdict {
+            Verdict::Retry { .. } | Verdict::NextTarget => hop.endpoint == endpoint,
+            Verdict::OtherModel => hop.model == model,
+            Verdict::Fatal => true,
+        };
+        for hop in self.hops.iter_mut().filter(concerned) {
+            match verdict {
+                Verdict::Retry { after_ms, .. } if after_ms.is_none_or(|ms| ms <= longest_ms) => {
+                    hop.not_before = after_ms.map(|ms| now.after(ms));
+                    if matches!(failure, Failure::Timeout(_)) && hop.standing == Standing::Well {
+                        hop.standing = Standing::Silent;
+                    }
                 }
+                _ => hop.standing = Standing::Out,
             }
-            Verdict::NextTarget => hop.standing = Standing::Out,
-            Verdict::OtherModel => {
-                let model = hop.model.clone();
-                for other in self.hops.iter_mut().filter(|other| other.model == model) {
-                    other.standing = Standing::Out;
-                }
-            }
-            Verdict::Fatal => self.hops.iter_mut().for_each(|hop| hop.standing = Standing::Out),
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{
     de::{IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 /// What one event means to the call.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,9 +70,11 @@ impl From<UsageFields> for Usage {
 #[derive(Debug)]
 pub struct Proof {
     dialect: Dialect,
-    /// Choices that have not finished: one flag per `n` and prompt.
-    open: Vec<bool>,
-    still_open: usize,
+    /// How many choices must finish: `n` for each prompt.
+    choices: usize,
+    /// Those that have. It grows with what arrives, for `choices` is a caller's word and may be
+    /// any number.
+    finished: BTreeSet<usize>,
     closed: bool,
     usage: Usage,
 }
@@ -80,13 +82,13 @@ pub struct Proof {
 impl Proof {
     /// Of a stream that must finish this many choices (only chat and completions have several).
     pub fn new(dialect: Dialect, choices: usize) -> Self {
-        Self { dialect, open: vec![true; choices], still_open: choices, closed: false, usage: Usage::default() }
+        Self { dialect, choices, finished: BTreeSet::new(), closed: false, usage: Usage::default() }
     }
 
     /// Whether the answer is whole.
-    pub const fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         match self.dialect {
-            Dialect::Chat | Dialect::Completions => self.still_open == 0,
+            Dialect::Chat | Dialect::Completions => self.finished.len() >= self.choices,
             Dialect::Responses | Dialect::Messages | Dialect::Whole => self.closed,
         }
     }
@@ -127,13 +129,7 @@ impl Proof {
         if aborted {
             return Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
         }
-        for index in finished {
-            if let Some(open) = self.open.get_mut(index)
-                && std::mem::replace(open, false)
-            {
-                self.still_open = self.still_open.saturating_sub(1);
-            }
-        }
+        self.finished.extend(finished.into_iter().filter(|index| *index < self.choices));
         if content { Seen::Content } else { Seen::Nothing }
     }
 
@@ -326,6 +322,8 @@ pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Seen> {
             }
             match answer.error {
                 Some(error) if answer.choices.is_none() => Err(Seen::Error(InBand::from_json(error.get().as_bytes()))),
+                // As vLLM said it before 0.10.1.
+                _ if answer.object.as_deref() == Some("error") => Err(Seen::Error(InBand::from_json(body))),
                 _ => Ok(answer.usage.unwrap_or_default()),
             }
         }

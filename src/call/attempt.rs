@@ -5,7 +5,7 @@ use crate::{
     api::Dialect,
     ask::Ask,
     classify::Failure,
-    deadline::{AttemptTimers, Limits},
+    deadline::{AttemptTimers, Limits, Timer},
     message::{Headers, ResponseHead},
     sse::Decoder,
     stream::{Proof, Seen, Usage, check_answer},
@@ -62,7 +62,7 @@ struct Stream {
     /// Events before the first content.
     held: Vec<u8>,
     shown: bool,
-    /// `[DONE]` has been seen and passed on, or the closing event of a named dialect.
+    /// `[DONE]` has been passed on or put in: nothing may follow.
     closed: bool,
     events: u64,
     malformed: u64,
@@ -122,9 +122,9 @@ impl Attempt {
         self.timers.on_bytes(now);
         match &mut self.reply {
             Reply::Awaited => Ok(()),
-            Reply::Refused { body, .. } => {
+            Reply::Refused { head, body } => {
                 if body.len().saturating_add(chunk.len()) > MAX_EXPLANATION {
-                    return Err(Failure::Invalid("an error of more than a mebibyte"));
+                    return Err(Failure::Status { head: head.clone(), body: None });
                 }
                 body.extend_from_slice(chunk);
                 Ok(())
@@ -190,6 +190,14 @@ impl Attempt {
         }
     }
 
+    /// A timer ran out. A refusal remains one when the rest of its explanation does not come.
+    pub(super) fn on_silence(&self, timer: Timer) -> Failure {
+        match &self.reply {
+            Reply::Refused { head, .. } => Failure::Status { head: head.clone(), body: None },
+            Reply::Awaited | Reply::Whole { .. } | Reply::Stream(_) => Failure::Timeout(timer),
+        }
+    }
+
     /// Status and fields of the answer, for the client.
     pub(super) fn head(&self) -> Option<(u16, &Headers)> {
         match &self.reply {
@@ -199,9 +207,9 @@ impl Attempt {
         }
     }
 
-    /// Whether the answer is whole and all of it has been let out.
-    pub(super) fn is_closed(&self) -> bool {
-        matches!(&self.reply, Reply::Stream(stream) if stream.closed)
+    /// Whether the answer is a stream that has proved itself whole, even if its end is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(&self.reply, Reply::Stream(stream) if stream.proof.is_whole())
     }
 
     pub(super) fn counts(&self) -> Counts {

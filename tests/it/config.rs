@@ -1,0 +1,238 @@
+//! `CONFIG` as operators write it: the contract's own example, and every mistake at once.
+
+use fairlead_core::settings::{Environment, Reading, Settings};
+use serde_json::{Value, json};
+
+/// The example of the contract, with a real hash in the place of `<hex>`.
+const EXAMPLE: &str = r#"{
+  "endpoints": [
+    { "name": "a100",  "provider": "vllm",   "base_url": "https://a100.example.com/v1", "api_key_secret": "VLLM_API_KEY", "max_concurrency": 32 },
+    { "name": "burst", "provider": "runpod", "mode": "jobs", "base_url": "https://api.runpod.ai/v2/abc123", "api_key_secret": "RUNPOD_API_KEY", "native": true }
+  ],
+  "models": [
+    { "name": "qwen", "strategy": "failover", "policy": "default",
+      "targets": [ { "endpoint": "a100", "model": "Qwen/Qwen2.5-7B-Instruct" }, { "endpoint": "burst" } ] },
+    { "name": "*", "targets": [ { "endpoint": "a100" } ] }
+  ],
+  "policies": { "default": { "deadline_ms": 300000 }, "chat-ui": { "preset": "simple", "idle_ms": 8000 } },
+  "clients": [ { "name": "web", "keys_sha256": ["ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"], "models": ["qwen"], "policies": ["chat-ui"], "runpod": ["burst"], "rate_limiter": "WEB_LIMIT" } ],
+  "open": false,
+  "cors": { "origins": ["https://app.example.com"] },
+  "admin_key_secret": "ADMIN_KEY"
+}"#;
+
+/// Every secret that the example names, and one tunnel.
+struct Worker;
+
+impl Environment for Worker {
+    fn secret(&self, name: &str) -> Option<String> {
+        match name {
+            "VLLM_API_KEY" | "RUNPOD_API_KEY" | "ADMIN_KEY" => Some(format!("hush-{name}")),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    fn has_service(&self, name: &str) -> bool {
+        name == "TUNNEL"
+    }
+}
+
+fn read(config: Value) -> Reading {
+    Settings::read([("CONFIG".to_owned(), config)], &Worker)
+}
+
+/// The paths of what was found, in order.
+fn paths(found: &[fairlead_core::config::Mistake]) -> Vec<&str> {
+    let mut paths: Vec<&str> = found.iter().map(|mistake| mistake.path.as_str()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+/// The example, changed.
+fn example_with(change: impl Fn(&mut Value)) -> Reading {
+    let mut config = serde_json::from_str(EXAMPLE).unwrap();
+    change(&mut config);
+    read(config)
+}
+
+#[test]
+fn the_contracts_example_is_read_without_a_mistake() {
+    for config in [Value::from(EXAMPLE), serde_json::from_str(EXAMPLE).unwrap()] {
+        let reading = read(config);
+        assert_eq!(reading.mistakes, []);
+        let warned =
+            ["clients[0].rate_limiter", "endpoints[0].max_concurrency", "endpoints[1].mode", "endpoints[1].native"];
+        assert_eq!(paths(&reading.warnings), warned);
+        let settings = reading.settings.unwrap();
+        let qwen = settings.model("qwen").unwrap();
+        assert_eq!(qwen.targets.len(), 1, "a jobs endpoint is left out of models, and warned about");
+        assert_eq!(qwen.targets[0].endpoint.root, "https://a100.example.com");
+        assert_eq!(qwen.targets[0].model.as_deref(), Some("Qwen/Qwen2.5-7B-Instruct"));
+        assert_eq!(settings.model("anything else").unwrap().name, "*");
+        assert_eq!(settings.policies["chat-ui"].idle_ms, 8000);
+        assert_eq!(settings.policies["chat-ui"].first_token_ms, 15_000);
+        assert_eq!(settings.origins, ["https://app.example.com"]);
+        assert!(settings.admin_key.is_some() && !settings.open);
+    }
+}
+
+#[test]
+fn every_mistake_is_found_at_once_each_with_its_path() {
+    let reading = read(json!({
+        "endpoints": [
+            { "name": "a", "provider": "vllm", "base_url": "https://a.example.com/v1", "api_key_secret": "NOT_SET" },
+            { "name": "a", "provider": "vllm", "base_url": "ftp://a.example.com" },
+            { "name": "b", "provider": "openai", "base_url": "https://b.example.com", "via": "NOT_BOUND" },
+            { "provider": "vllm", "base_url": "https://user:word@c.example.com" },
+            { "name": "d", "provider": "vllm", "base_url": "https://d.example.com/v1?x=1", "api_key_secret": "EMPTY" },
+            { "name": "e", "base_url": "/v1", "mode": "batch" },
+            7,
+        ],
+        "models": [
+            { "name": "m", "policy": "nowhere", "targets": [{ "endpoint": "a", "modle": "x" }] },
+            { "name": "m", "targets": [] },
+            { "name": "n", "strategy": "fastest", "targets": [{}] },
+        ],
+        "policies": { "p": { "deadline_ms": 0, "idel_ms": 5, "max_attempts": 21, "preset": "quick" } },
+        "clients": [
+            { "name": "web", "keys_sha256": ["secret"], "models": ["nobody"], "policies": ["nothing"], "runpod": ["z"] },
+            { "name": "app" },
+        ],
+        "cors": { "origins": ["app.example.com", "https://app.example.com/path"] },
+        "admin_key_secret": "NOT_SET_EITHER",
+        "opne": true,
+    }));
+    assert!(reading.settings.is_none());
+    assert_eq!(
+        paths(&reading.mistakes),
+        [
+            "admin_key_secret",
+            "clients[0].keys_sha256[0]",
+            "clients[0].models[0]",
+            "clients[0].policies[0]",
+            "clients[0].runpod[0]",
+            "clients[1].keys_sha256",
+            "cors.origins[0]",
+            "cors.origins[1]",
+            "endpoints[0].api_key_secret",
+            "endpoints[1].base_url",
+            "endpoints[1].name",
+            "endpoints[2].provider",
+            "endpoints[2].via",
+            "endpoints[3].base_url",
+            "endpoints[3].name",
+            "endpoints[4].api_key_secret",
+            "endpoints[4].base_url",
+            "endpoints[5].base_url",
+            "endpoints[5].mode",
+            "endpoints[5].provider",
+            "endpoints[6]",
+            "models[0].policy",
+            "models[0].targets[0].modle",
+            "models[1].name",
+            "models[1].targets",
+            "models[2].strategy",
+            "models[2].targets[0].endpoint",
+            "opne",
+            "policies.p.deadline_ms",
+            "policies.p.idel_ms",
+            "policies.p.max_attempts",
+            "policies.p.preset",
+        ],
+        "{:#?}",
+        reading.mistakes
+    );
+}
+
+#[test]
+fn a_target_that_names_no_endpoint_is_a_mistake() {
+    let reading = example_with(|config| config["models"][1]["targets"][0]["endpoint"] = "a1000".into());
+    assert_eq!(paths(&reading.mistakes), ["models[1].targets[0].endpoint"]);
+    assert!(reading.mistakes[0].message.contains("`a1000`"));
+}
+
+#[test]
+fn a_model_that_only_a_jobs_endpoint_serves_cannot_be_served() {
+    let reading = example_with(|config| config["models"][1]["targets"] = json!([{ "endpoint": "burst" }]));
+    assert_eq!(paths(&reading.mistakes), ["models[1].targets"]);
+}
+
+#[test]
+fn what_is_missing_altogether_is_said() {
+    assert_eq!(paths(&read(json!({})).mistakes), ["endpoints", "models"]);
+    for wrong in [json!([]), json!(7), json!("not json"), Value::Null] {
+        let reading = read(wrong.clone());
+        assert!(reading.settings.is_none() && paths(&reading.mistakes).contains(&"CONFIG"), "{wrong}: {reading:?}");
+    }
+    assert!(Settings::read([], &Worker).settings.is_none());
+}
+
+#[test]
+fn a_key_of_config_may_stand_in_a_binding_of_its_own() {
+    let mut config: Value = serde_json::from_str(EXAMPLE).unwrap();
+    let clients = config.as_object_mut().unwrap().remove("clients").unwrap();
+    let parts = |clients: Value| [("CONFIG".to_owned(), config.clone()), ("CONFIG_CLIENTS".to_owned(), clients)];
+    for clients in [clients.clone(), Value::from(clients.to_string())] {
+        let settings = Settings::read(parts(clients), &Worker).settings.unwrap();
+        assert_eq!(settings.clients[0].name, "web");
+    }
+    let twice = [("CONFIG".to_owned(), EXAMPLE.into()), ("CONFIG_CLIENTS".to_owned(), clients)];
+    assert_eq!(paths(&Settings::read(twice, &Worker).mistakes), ["clients"]);
+}
+
+#[test]
+fn every_kind_of_endpoint_gets_its_own_addresses() {
+    let root = |endpoint: Value| {
+        let reading = example_with(|config| {
+            config["endpoints"][0] = endpoint.clone();
+            config["endpoints"][0]["name"] = "a100".into();
+        });
+        let settings = reading.settings.unwrap_or_else(|| panic!("{endpoint}: {:?}", reading.mistakes));
+        let endpoint = &settings.model("*").unwrap().targets[0].endpoint;
+        format!("{} {}", endpoint.root, endpoint.prefix)
+    };
+    let vllm = |url: &str| root(json!({ "provider": "vllm", "base_url": url }));
+    assert_eq!(vllm("https://gpu.example.com/v1"), "https://gpu.example.com /v1");
+    assert_eq!(vllm("https://gpu.example.com/v1/"), "https://gpu.example.com /v1");
+    assert_eq!(vllm("http://10.0.0.7:8000/v1"), "http://10.0.0.7:8000 /v1");
+    assert_eq!(vllm("https://gateway.example.com/openai"), "https://gateway.example.com/openai ");
+    let runpod = |mode: &str, url: &str| root(json!({ "provider": "runpod", "mode": mode, "base_url": url }));
+    assert_eq!(runpod("openai", "https://api.runpod.ai/v2/id"), "https://api.runpod.ai/v2/id /openai/v1");
+    assert_eq!(runpod("load_balancer", "https://id.api.runpod.ai"), "https://id.api.runpod.ai /v1");
+    let tunnelled = json!({ "provider": "vllm", "base_url": "http://gpu/v1", "via": "TUNNEL" });
+    assert_eq!(root(tunnelled), "http://gpu /v1");
+}
+
+#[test]
+fn every_field_of_the_contracts_policy_is_known() {
+    let reading = example_with(|config| {
+        config["policies"]["default"] = json!({
+            "preset": "code", "deadline_ms": 1, "headers_ms": 1, "first_token_ms": 1, "prefill_ms_per_kib": 0,
+            "idle_ms": 1, "progress_ms": 1, "queue_ms": 1, "max_attempts": 1,
+            "backoff": { "base_ms": 0, "throttled_base_ms": 0, "max_ms": 0 }, "retry_after_max_ms": 0,
+            "keepalive_ms": 100, "commit_after_ms": 0, "on_deadline": "error", "forward": "checked",
+            "resume": "off", "stream_internally": false, "hedge_after_ms": 1, "max_request_bytes": 1,
+            "breaker": {
+                "failure_ratio": 0.5, "min_calls": 8, "window_ms": 1, "consecutive": 5, "open_ms": 1, "max_open_ms": 1
+            },
+            "budget": { "capacity": 0, "transient_cost": 0, "throttled_cost": 0, "refund": 0 },
+        });
+    });
+    assert_eq!(reading.mistakes, []);
+    let warned: Vec<&str> = paths(&reading.warnings).into_iter().filter(|path| path.starts_with("policies")).collect();
+    assert_eq!(
+        warned,
+        ["policies.default.breaker", "policies.default.hedge_after_ms", "policies.default.queue_ms"],
+        "what has no effect in this version is warned about"
+    );
+}
+
+#[test]
+fn secrets_are_not_shown_by_what_holds_them() {
+    let reading = read(EXAMPLE.into());
+    assert!(!format!("{reading:?}").contains("hush"));
+    let settings = reading.settings.unwrap();
+    let key = settings.model("qwen").unwrap().targets[0].endpoint.api_key.as_ref().unwrap();
+    assert_eq!(key.reveal(), "hush-VLLM_API_KEY");
+}

@@ -1,0 +1,43 @@
+//! The proof of `Call` and `drive`: whole calls in virtual time, from `CONFIG` to the client's
+//! last byte.
+//!
+//! [`world`] is a host whose clock only jumps; endpoints in it follow a [`script`], often of the
+//! recorded bytes in [`captures`]; what everybody saw comes back as a [`record`], which checks the
+//! promises that hold for every call. The other modules are the tests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects,
+    missing_docs,
+    reason = "tests may say what they expect in the shortest way, and so may what they are built of"
+)]
+
+mod captures;
+mod record;
+mod script;
+mod wanted;
+mod world;
+
+mod access;
+mod bounds;
+mod budget;
+mod client;
+mod config;
+mod cuts;
+mod deadline;
+mod dialects;
+mod faults;
+mod framing;
+mod pushback;
+mod refusals;
+mod retries;
+mod secrets;
+mod storm;
+mod streams;
+mod timers;
+mod truncation;
+mod whole;

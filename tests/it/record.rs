@@ -1,0 +1,318 @@
+//! What one call did, as the client, the endpoints and the log saw it; and the promises that hold
+//! for every call, checked on every run of every test.
+
+use crate::wanted::{CLIENT_KEY, HUSH};
+use fairlead_core::{
+    api::Dialect,
+    ask::Ask,
+    event::Event,
+    message::{Request, ResponseHead},
+    policy::Policy,
+};
+use serde_json::Value;
+use std::{cell::OnceCell, rc::Rc};
+
+/// A request that an endpoint got.
+pub struct Sent {
+    /// Whose.
+    pub endpoint: String,
+    /// When.
+    pub at: u64,
+    /// What.
+    pub request: Request,
+    /// When it came to its end or was given up.
+    pub over_at: Option<u64>,
+    /// Whether it was given up before its end.
+    pub aborted: bool,
+}
+
+/// What one call did.
+pub struct Record {
+    /// What was asked for.
+    pub ask: Ask,
+    /// How it was to be carried out.
+    pub policy: Rc<Policy>,
+    deadline_ms: u64,
+    /// The client's status and fields; `None` when it left before them.
+    pub head: Option<ResponseHead>,
+    /// When the client got them.
+    pub head_at: u64,
+    /// Every piece of the body, and when the client was given it.
+    pub pieces: Vec<(u64, Vec<u8>)>,
+    /// The body was broken off.
+    pub broken: bool,
+    /// How long the client took over every piece.
+    pub takes_ms: u64,
+    /// The client had left when the call ended.
+    pub gone: bool,
+    /// The client did not take its last piece.
+    pub untaken: bool,
+    /// When the call ended.
+    pub ended_at: u64,
+    /// In the order of sending.
+    pub requests: Vec<Sent>,
+    /// Every fact told, and when.
+    pub events: Vec<(u64, Event)>,
+    /// Host timers that were armed.
+    pub timers: usize,
+    /// Exchanges that were in flight at the end.
+    pub left_open: usize,
+    /// The body as events, once it has been read as such.
+    reads: OnceCell<Vec<Read>>,
+}
+
+/// An event as a client reads it: its name and its data.
+pub type Read = (String, String);
+
+impl Record {
+    /// Of a call that has not begun.
+    pub fn new(ask: Ask, policy: &Rc<Policy>, deadline_ms: Option<u64>) -> Self {
+        Self {
+            ask,
+            policy: Rc::clone(policy),
+            deadline_ms: deadline_ms.map_or(policy.deadline_ms, |own| own.min(policy.deadline_ms)),
+            head: None,
+            head_at: 0,
+            pieces: Vec::new(),
+            broken: false,
+            takes_ms: 0,
+            gone: false,
+            untaken: false,
+            ended_at: 0,
+            requests: Vec::new(),
+            events: Vec::new(),
+            timers: 0,
+            left_open: 0,
+            reads: OnceCell::new(),
+        }
+    }
+
+    /// The client's status.
+    pub fn status(&self) -> u16 {
+        self.head.as_ref().expect("a head").status
+    }
+
+    /// A field of the client's response.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.as_ref().expect("a head").headers.get(name)
+    }
+
+    /// All that the client got.
+    pub fn body(&self) -> Vec<u8> {
+        self.pieces.iter().map(|(_, bytes)| &**bytes).collect::<Vec<_>>().concat()
+    }
+
+    /// The same as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body()).into_owned()
+    }
+
+    /// The same without comments that were put in.
+    pub fn without_keepalives(&self) -> Vec<u8> {
+        self.text().replace(": keepalive\n\n", "").into_bytes()
+    }
+
+    /// When the client got comments.
+    pub fn keepalives(&self) -> Vec<u64> {
+        self.pieces.iter().filter(|(_, bytes)| bytes.starts_with(b": keepalive")).map(|(at, _)| *at).collect()
+    }
+
+    /// The events of the client's stream.
+    pub fn reads(&self) -> &[Read] {
+        self.reads.get_or_init(|| read_events(&self.body()))
+    }
+
+    /// The error that the client got: as its answer, or as the last event of its stream.
+    pub fn error(&self) -> Option<Value> {
+        let json = if self.is_stream() { self.reads().last()?.1.clone() } else { self.text() };
+        let value: Value = serde_json::from_str(&json).ok()?;
+        value.get("error").filter(|error| !error.is_null()).cloned()
+    }
+
+    /// Its code, or nothing.
+    pub fn code(&self) -> String {
+        self.error_field("code")
+    }
+
+    /// The timer or field that it names, or nothing.
+    pub fn param(&self) -> String {
+        self.error_field("param")
+    }
+
+    fn error_field(&self, name: &str) -> String {
+        let error = self.error().unwrap_or_default();
+        error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// Whom the call asked, in order.
+    pub fn asked(&self) -> String {
+        self.requests.iter().map(|sent| sent.endpoint.as_str()).collect()
+    }
+
+    /// When it asked.
+    pub fn sent_at(&self) -> Vec<u64> {
+        self.requests.iter().map(|sent| sent.at).collect()
+    }
+
+    /// Why each attempt failed, and what followed: `503 retry`.
+    pub fn failures(&self) -> Vec<String> {
+        let failure = |(_, event): &(u64, Event)| match event {
+            Event::AttemptFailed { reason, then, .. } => Some(format!("{reason} {then}")),
+            _ => None,
+        };
+        self.events.iter().filter_map(failure).collect()
+    }
+
+    /// The `outcome` of the call's last fact.
+    pub fn outcome(&self) -> &str {
+        match &self.events.last().expect("an event").1 {
+            Event::CallEnded { outcome, .. } => outcome,
+            other => panic!("the last event is {other:?}"),
+        }
+    }
+
+    /// Events that were dropped because they were malformed.
+    pub fn dropped(&self) -> u64 {
+        match &self.events.last().expect("an event").1 {
+            Event::CallEnded { malformed, .. } => *malformed,
+            other => panic!("the last event is {other:?}"),
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.headers.media_type() == "text/event-stream")
+    }
+
+    /// The promises that hold for every call.
+    pub fn check(&self) {
+        assert_eq!(self.left_open, 0, "every exchange has ended or was aborted");
+        for sent in &self.requests {
+            assert!(sent.over_at.is_some_and(|at| at <= self.deadline_ms), "over at {:?}", sent.over_at);
+        }
+        assert!(self.requests.len() <= self.policy.max_attempts as usize, "{} attempts", self.requests.len());
+        self.check_facts();
+        self.check_secrets();
+        self.check_requests();
+        if let Some(head) = self.head.as_ref().filter(|_| !self.gone && !self.untaken) {
+            assert!(head.headers.get("x-fairlead-attempts").is_some());
+            if !(200..300).contains(&head.status) {
+                assert_eq!(head.headers.get("x-should-retry"), Some("false"), "retrying here is spent");
+            } else if self.is_stream() {
+                self.check_truth();
+            } else if head.headers.media_type() == "application/json" && !self.broken {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&self.body()).expect("a whole answer");
+            }
+        }
+    }
+
+    /// What is told fits what happened.
+    fn check_facts(&self) {
+        let started = self.events.iter().filter(|(_, event)| matches!(event, Event::AttemptStarted { .. })).count();
+        let ended = self.events.iter().filter(|(_, event)| matches!(event, Event::CallEnded { .. })).count();
+        assert_eq!((started, ended), (self.requests.len(), 1), "{:?}", self.events);
+        let Some((at, Event::CallEnded { attempts, total_ms, bytes, .. })) = self.events.last() else {
+            panic!("nothing follows the call's end: {:?}", self.events);
+        };
+        assert_eq!(*at, self.ended_at);
+        assert!(*total_ms <= self.deadline_ms, "{total_ms} ms of {}", self.deadline_ms);
+        // The last words of a call may have to wait for its client.
+        assert!(at == total_ms || self.takes_ms > 0 && *at <= self.deadline_ms + 1000, "told at {at}");
+        assert_eq!(*attempts as usize, self.requests.len());
+        if !self.untaken && !self.gone {
+            assert_eq!(*bytes as usize, self.body().len());
+        }
+    }
+
+    /// No key, prompt or address in anything but the requests themselves.
+    fn check_secrets(&self) {
+        let told = serde_json::to_string(&self.events.iter().map(|(_, event)| event).collect::<Vec<_>>());
+        assert!(!told.expect("events are JSON").contains(HUSH), "{:?}", self.events);
+        assert!(!format!("{:?}", self.head).contains(HUSH), "{:?}", self.head);
+        if let Some(error) =
+            self.error().filter(|_| self.outcome() != "ok" && !self.outcome().starts_with("upstream_4"))
+        {
+            assert!(!error.to_string().contains(HUSH), "{error}");
+        }
+    }
+
+    /// Each endpoint gets its own key and id, and nothing of the client's secrets.
+    fn check_requests(&self) {
+        for (number, Sent { endpoint, request, .. }) in self.requests.iter().enumerate() {
+            let Request { url, headers, .. } = request;
+            assert!(url.starts_with(&format!("https://{endpoint}.hush.example/")), "{url}");
+            assert_eq!(headers.get("authorization"), Some(&*format!("Bearer sk-hush-{endpoint}")));
+            assert_eq!(headers.get("x-request-id"), Some(&*format!("req-{}", number + 1)));
+            assert_eq!(headers.get("cookie"), None);
+            assert!(headers.iter().all(|(_, value)| !value.contains(CLIENT_KEY)));
+        }
+    }
+
+    /// A stream ends in its dialect's proof or in an error event, never in both or neither.
+    fn check_truth(&self) {
+        let reads = self.reads();
+        let failed = self.error().is_some();
+        let says = |kind: &str| {
+            reads.iter().any(|(_, data)| serde_json::from_str::<Value>(data).is_ok_and(|event| event["type"] == kind))
+        };
+        let whole = match self.ask.api.dialect() {
+            Dialect::Messages => says("message_stop"),
+            Dialect::Responses => {
+                ["response.completed", "response.incomplete", "response.failed"].into_iter().any(says)
+            }
+            Dialect::Chat | Dialect::Completions | Dialect::Whole => {
+                let done = reads.iter().filter(|(_, data)| data == "[DONE]").count();
+                assert!(done <= 1, "{done} times [DONE]");
+                assert_eq!(done == 1, reads.last().is_some_and(|(_, data)| data == "[DONE]"), "[DONE] is the last");
+                assert!(done == 0 || finished(reads) >= self.ask.choices, "[DONE] without {} ends", self.ask.choices);
+                done == 1
+            }
+        };
+        assert!(whole != failed, "whole: {whole}, failed: {failed}: {}", self.text());
+        assert_eq!(whole, self.outcome() == "ok");
+    }
+}
+
+/// How many choices have ended well, by a reading of one's own.
+fn finished(reads: &[Read]) -> usize {
+    let mut ended = std::collections::BTreeSet::new();
+    // Most events end nothing; reading them all as JSON would take most of these tests' time.
+    let open = |data: &str| data.matches("finish_reason").count() == data.matches(r#""finish_reason":null"#).count();
+    for (_, data) in reads.iter().filter(|(_, data)| !open(data)) {
+        let event: Value = serde_json::from_str(data).unwrap_or_default();
+        for choice in event["choices"].as_array().into_iter().flatten() {
+            assert_ne!(choice["finish_reason"], "abort");
+            if choice["finish_reason"].is_string() {
+                ended.insert(choice["index"].as_u64());
+            }
+        }
+    }
+    ended.len()
+}
+
+/// Reads an event stream the plain way: whole, as text, line by line.
+pub fn read_events(stream: &[u8]) -> Vec<Read> {
+    let mut text = String::from_utf8_lossy(stream);
+    if text.contains('\r') {
+        text = text.replace("\r\n", "\n").replace('\r', "\n").into();
+    }
+    let mut reads = Vec::new();
+    let (mut name, mut data) = (String::new(), Vec::new());
+    // What stands behind the last line end is no line yet.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
+        match field {
+            "event" => name = value,
+            "data" => data.push(value),
+            "" if line.is_empty() => {
+                let (name, data) = (std::mem::take(&mut name), std::mem::take(&mut data).join("\n"));
+                if !data.is_empty() {
+                    reads.push((name, data));
+                }
+            }
+            _ => {}
+        }
+    }
+    reads
+}

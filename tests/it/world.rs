@@ -1,0 +1,434 @@
+//! A host in virtual time: its clock jumps to the next moment that anybody waits for.
+//!
+//! A [`World`] holds what will happen: the `CONFIG` (endpoints `a`, `b` and `c`, of which those
+//! with a script are the targets of the model `m`, in the order they were named), a script per
+//! request that an endpoint gets, and how the client behaves. [`World::run`] takes one request the
+//! whole way that a host does: read `CONFIG`, admit, read the request, plan, `open`, `Body::next`,
+//! `Body::deliver`. All times are milliseconds since the request's arrival.
+
+use crate::{
+    record::{Record, Sent},
+    script::{Script, Step},
+    wanted::Wanted,
+};
+use fairlead_core::{
+    ask::Ask,
+    call::{Call, Order},
+    caller,
+    drive::{Piece, open},
+    event::Event,
+    fleet::Fleet,
+    message::Request,
+    runtime::{Exchange, Received, Runtime},
+    settings::{Endpoint, Environment, Settings},
+    time::Instant,
+};
+use serde_json::{Value, json};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// When every call arrives: Sat, 21 Nov 2026 22:24:48 GMT.
+pub const START: Instant = Instant::from_millis(1_795_299_888_000);
+
+/// The secrets that `CONFIG` may name.
+pub struct Vault;
+
+impl Environment for Vault {
+    fn secret(&self, name: &str) -> Option<String> {
+        name.strip_prefix("KEY_").map(|name| format!("sk-hush-{}", name.to_lowercase()))
+    }
+
+    fn has_service(&self, name: &str) -> bool {
+        name == "TUNNEL"
+    }
+}
+
+/// What will happen. See the module's documentation.
+pub struct World {
+    targets: Vec<Value>,
+    scripts: BTreeMap<String, Scripts>,
+    policies: Value,
+    client: Client,
+    seed: u64,
+    fleet: Rc<RefCell<Fleet>>,
+    early_timers: bool,
+}
+
+#[derive(Default)]
+struct Scripts {
+    queue: VecDeque<Script>,
+    /// For every request that comes behind those of the queue.
+    always: Option<Script>,
+}
+
+/// How the client behaves; by default it takes everything at once and stays.
+#[derive(Clone, Copy, Default)]
+struct Client {
+    starts_after_ms: u64,
+    takes_ms: u64,
+    /// The runtime tells that it has left.
+    leaves_at: Option<u64>,
+    /// Only a write tells that it has left.
+    breaks_at: Option<u64>,
+}
+
+impl World {
+    /// A world without targets, under the default policy.
+    pub fn new() -> Self {
+        Self {
+            targets: Vec::new(),
+            scripts: BTreeMap::new(),
+            policies: json!({}),
+            client: Client::default(),
+            seed: 1,
+            fleet: Rc::default(),
+            early_timers: false,
+        }
+    }
+
+    /// A target whose endpoint follows one script per request; more requests than scripts are a
+    /// failure of the test.
+    pub fn endpoint(self, name: &str, scripts: impl IntoIterator<Item = Script>) -> Self {
+        let mut world = self.target(name, None);
+        world.scripts.entry(name.to_owned()).or_default().queue.extend(scripts);
+        world
+    }
+
+    /// A target whose endpoint does the same on every request.
+    pub fn always(self, name: &str, script: Script) -> Self {
+        let mut world = self.target(name, None);
+        world.scripts.entry(name.to_owned()).or_default().always = Some(script);
+        world
+    }
+
+    /// A target that asks an endpoint for this model. Its scripts come by [`World::endpoint`].
+    pub fn target(mut self, endpoint: &str, model: Option<&str>) -> Self {
+        if model.is_some() || self.targets.iter().all(|target| target["endpoint"] != endpoint) {
+            self.targets.push(json!({ "endpoint": endpoint, "model": model }));
+        }
+        self
+    }
+
+    /// Fields of the policy `default`.
+    pub fn policy(self, fields: Value) -> Self {
+        self.named_policy("default", fields)
+    }
+
+    /// A policy that the client may ask for.
+    pub fn named_policy(mut self, name: &str, fields: Value) -> Self {
+        self.policies[name] = fields;
+        self
+    }
+
+    /// The client takes this long over every piece.
+    pub fn takes(mut self, ms: u64) -> Self {
+        self.client.takes_ms = ms;
+        self
+    }
+
+    /// The client takes nothing for so long after the head.
+    pub fn starts_after(mut self, ms: u64) -> Self {
+        self.client.starts_after_ms = ms;
+        self
+    }
+
+    /// The client leaves, and the runtime tells.
+    pub fn leaves(mut self, at: u64) -> Self {
+        self.client.leaves_at = Some(at);
+        self
+    }
+
+    /// The client leaves, and only a write tells.
+    pub fn breaks(mut self, at: u64) -> Self {
+        self.client.breaks_at = Some(at);
+        self
+    }
+
+    /// Where the call's chance comes from.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// What earlier calls have left.
+    pub fn fleet(mut self, fleet: &Rc<RefCell<Fleet>>) -> Self {
+        self.fleet = Rc::clone(fleet);
+        self
+    }
+
+    /// Every timer fires at half its time, as hosts' timers may.
+    pub fn early_timers(mut self) -> Self {
+        self.early_timers = true;
+        self
+    }
+
+    fn settings(&self) -> Settings {
+        let endpoint = |name: &str| {
+            json!({
+                "name": name,
+                "provider": "vllm",
+                "base_url": format!("https://{name}.hush.example/v1"),
+                "api_key_secret": format!("KEY_{}", name.to_uppercase()),
+            })
+        };
+        let asked: Vec<&String> = self.policies.as_object().into_iter().flat_map(|map| map.keys()).collect();
+        let key = fairlead_core::access::hash_key(crate::wanted::CLIENT_KEY);
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let config = json!({
+            "endpoints": Vec::from(["a", "b", "c"].map(endpoint)),
+            "models": [{ "name": "m", "targets": self.targets }],
+            "policies": self.policies,
+            "clients": [{ "name": "tests", "keys_sha256": [hex], "policies": asked }],
+        });
+        let reading = Settings::read([("CONFIG".to_owned(), config)], &Vault);
+        assert_eq!(reading.mistakes, [], "the world's CONFIG");
+        reading.settings.expect("no mistakes")
+    }
+
+    /// Runs one call to its end.
+    pub fn run(self, wanted: Wanted) -> Record {
+        let settings = self.settings();
+        let key = caller::key(&wanted.headers, wanted.api.dialect());
+        let client = settings.admit(key).expect("a known key");
+        let ask = Ask::read(wanted.api, &wanted.headers, wanted.bytes().into()).expect("a request in order");
+        let asked_policy = wanted.headers.get("x-fairlead-policy");
+        let (model, policy) = settings.plan(client, &ask.model, asked_policy).expect("an entry for the model");
+        let deadline_ms = caller::deadline_ms(&wanted.headers).expect("a deadline in order");
+        let mut record = Record::new(ask.clone(), &policy, deadline_ms);
+        record.takes_ms = self.client.takes_ms;
+        let order = Order { ask, model, policy, request_id: "req".to_owned(), deadline_ms, seed: self.seed };
+        let host = Host(Rc::new(RefCell::new(State {
+            leaves_at: self.client.leaves_at,
+            early_timers: self.early_timers,
+            scripts: self.scripts,
+            ..State::default()
+        })));
+        let call = Call::new(START, order, self.fleet);
+        host.run(serve(&host, call, self.client, &mut record));
+        let mut state = host.0.borrow_mut();
+        record.ended_at = state.now;
+        record.requests = std::mem::take(&mut state.requests);
+        record.events = std::mem::take(&mut state.events);
+        record.timers = state.timers;
+        record.check();
+        record
+    }
+}
+
+/// What a host does with a call, and a client that takes what comes.
+async fn serve(host: &Host, call: Call, client: Client, record: &mut Record) {
+    let Some(opened) = open(host.clone(), call).await else {
+        record.gone = true;
+        record.left_open = host.0.borrow().in_flight;
+        return;
+    };
+    record.head = Some(opened.head);
+    record.head_at = host.now_ms();
+    let mut body = opened.body;
+    host.nap(client.starts_after_ms, None).await;
+    while let Some(piece) = body.next().await {
+        let now = host.now_ms();
+        match piece {
+            Piece::Bytes(bytes) => record.pieces.push((now, bytes)),
+            Piece::Slice(chunk, range) => record.pieces.push((now, chunk[range].to_vec())),
+            Piece::Broken => {
+                record.broken = true;
+                continue;
+            }
+        }
+        if !body.deliver(host.nap(client.takes_ms, client.breaks_at)).await {
+            record.untaken = true;
+            break;
+        }
+    }
+    assert!(body.next().await.is_none(), "nothing follows the end");
+    record.gone = client.leaves_at.is_some_and(|at| at <= host.now_ms());
+    // The body is still there: whatever is in flight now, the call has forgotten.
+    record.left_open = host.0.borrow().in_flight;
+}
+
+/// Everything that changes while a call runs.
+#[derive(Default)]
+struct State {
+    now: u64,
+    /// The moments that somebody waits for, since the last jump.
+    awaited: Vec<u64>,
+    scripts: BTreeMap<String, Scripts>,
+    requests: Vec<Sent>,
+    in_flight: usize,
+    events: Vec<(u64, Event)>,
+    timers: usize,
+    leaves_at: Option<u64>,
+    early_timers: bool,
+}
+
+impl State {
+    /// Ready at this moment, which the clock may jump to.
+    fn until(&mut self, at: u64) -> Poll<()> {
+        if at <= self.now {
+            return Poll::Ready(());
+        }
+        self.awaited.push(at);
+        Poll::Pending
+    }
+}
+
+/// The runtime that the core sees.
+#[derive(Clone)]
+struct Host(Rc<RefCell<State>>);
+
+impl Host {
+    fn now_ms(&self) -> u64 {
+        self.0.borrow().now
+    }
+
+    /// Ready after so many milliseconds, with whether `breaks_at` has not come before.
+    fn nap(&self, ms: u64, breaks_at: Option<u64>) -> impl Future<Output = bool> + use<> {
+        let state = Rc::clone(&self.0);
+        let until = self.now_ms() + ms;
+        std::future::poll_fn(move |_| {
+            let mut state = state.borrow_mut();
+            if breaks_at.is_some_and(|at| state.until(at).is_ready()) {
+                return Poll::Ready(false);
+            }
+            state.until(until).map(|()| true)
+        })
+    }
+
+    /// Polls to the end, letting the time pass whenever there is nothing to do.
+    fn run(&self, future: impl Future<Output = ()>) {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            self.0.borrow_mut().awaited.clear();
+            if future.as_mut().poll(&mut context).is_ready() {
+                return;
+            }
+            let mut state = self.0.borrow_mut();
+            let next = state.awaited.iter().min().copied();
+            state.now = next.expect("the call waits for ever");
+        }
+    }
+}
+
+impl Runtime for Host {
+    type Chunk = Rc<[u8]>;
+    type Exchange = Wire;
+    type Sleep = Sleep;
+
+    fn now(&self) -> Instant {
+        START.after(self.now_ms())
+    }
+
+    fn sleep(&self, ms: u64) -> Sleep {
+        let mut state = self.0.borrow_mut();
+        state.timers += 1;
+        let ms = if state.early_timers { ms.div_ceil(2) } else { ms };
+        Sleep { until: state.now + ms, world: Rc::clone(&self.0) }
+    }
+
+    fn send(&self, endpoint: &Endpoint, request: Request) -> Wire {
+        let mut state = self.0.borrow_mut();
+        let name = endpoint.name.clone();
+        let scripts = state.scripts.get_mut(&name).expect("a script for this endpoint");
+        let script = scripts.queue.pop_front().or_else(|| scripts.always.clone());
+        let script = script.unwrap_or_else(|| panic!("endpoint {name} was asked once more than foreseen"));
+        let at = state.now;
+        let number = state.requests.len();
+        state.requests.push(Sent { endpoint: name, at, request, over_at: None, aborted: false });
+        state.in_flight += 1;
+        Wire { world: Rc::clone(&self.0), number, at, steps: script.into() }
+    }
+
+    fn poll_client_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.borrow_mut();
+        match state.leaves_at {
+            Some(at) => state.until(at),
+            None => Poll::Pending,
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        let mut state = self.0.borrow_mut();
+        let now = state.now;
+        state.events.push((now, event.clone()));
+    }
+}
+
+struct Sleep {
+    world: Rc<RefCell<State>>,
+    until: u64,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        self.world.borrow_mut().until(self.until)
+    }
+}
+
+/// One request on its way. The endpoint keeps to its script's times whether or not anybody reads.
+struct Wire {
+    world: Rc<RefCell<State>>,
+    number: usize,
+    /// When the step at hand begins.
+    at: u64,
+    steps: VecDeque<Step>,
+}
+
+impl Exchange for Wire {
+    type Chunk = Rc<[u8]>;
+
+    fn poll_received(&mut self, _: &mut Context<'_>) -> Poll<Received<Rc<[u8]>>> {
+        let mut state = self.world.borrow_mut();
+        assert_eq!(state.requests[self.number].over_at, None, "polled behind its end");
+        while let Some(Step::Wait(ms)) = self.steps.front() {
+            self.at += ms;
+            self.steps.pop_front();
+        }
+        let due = match self.steps.front() {
+            Some(Step::ForEver(every, _)) => self.at + every,
+            Some(_) => self.at,
+            None => return Poll::Pending,
+        };
+        if state.until(due).is_pending() {
+            return Poll::Pending;
+        }
+        let received = match self.steps.pop_front() {
+            Some(Step::ForEver(every, bytes)) => {
+                self.at = due;
+                self.steps.push_front(Step::ForEver(every, Rc::clone(&bytes)));
+                Received::Chunk(bytes)
+            }
+            Some(Step::Head(head)) => Received::Head(head),
+            Some(Step::Chunk(bytes)) => Received::Chunk(bytes),
+            Some(Step::End) => Received::End,
+            Some(Step::Reset) => Received::Failed,
+            Some(Step::Wait(_)) | None => return Poll::Pending,
+        };
+        if matches!(received, Received::End | Received::Failed) {
+            let now = state.now;
+            state.requests[self.number].over_at = Some(now);
+        }
+        Poll::Ready(received)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let mut state = self.world.borrow_mut();
+        state.in_flight -= 1;
+        let now = state.now;
+        let sent = &mut state.requests[self.number];
+        if sent.over_at.is_none() {
+            sent.aborted = true;
+            sent.over_at = Some(now);
+        }
+    }
+}
