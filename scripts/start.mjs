@@ -1,0 +1,138 @@
+// `npm start`: the gateway on this machine, in front of simulated endpoints, ready for the curl lines that it prints.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { build } from './build.mjs';
+import { Failure, main, root, step } from './process.mjs';
+import { bin, continueOnPackagedNode, ensurePackages } from './setup.mjs';
+
+const HOST = '127.0.0.1';
+/** Where CONFIG in wrangler.toml has demo-a and demo-b. */
+const DEMO_PORTS = [8788, 8789];
+const READY_WITHIN_MS = 60_000;
+const STOP_WITHIN_MS = 5_000;
+
+await main(async () => {
+  const port = Number(process.env.PORT ?? 8787);
+  await refuseTakenPorts(port);
+  await ensurePackages();
+  await continueOnPackagedNode();
+  await build();
+
+  step('Starting the gateway and its simulated endpoints', '5 s');
+  const endpoints = await startEndpoints();
+  const stopped = new Promise((_, reject) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => reject(new Failure('Stopped.', 0)));
+  });
+  const gateway = startGateway(port);
+  try {
+    const url = `http://${HOST}:${port}`;
+    const ended = gateway.exit.then(() => {
+      throw new Failure(`wrangler ended by itself.\n${gateway.untold()}`);
+    });
+    await Promise.race([stopped, ended, answering(`${url}/health`)]);
+    console.log(welcome(url));
+    gateway.tell();
+    await Promise.race([stopped, ended]);
+  } finally {
+    await gateway.stop();
+    await Promise.all(endpoints.map((endpoint) => endpoint.close()));
+  }
+});
+
+async function refuseTakenPorts(port) {
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+    throw new Failure(`PORT is ${process.env.PORT}, which is no port.`);
+  }
+  if (DEMO_PORTS.includes(port)) throw new Failure(`Port ${port} is for a simulated endpoint. Choose another PORT.`);
+  if (await isTaken(port)) throw new Failure(`Port ${port} is taken. Choose another: PORT=${port + 100} npm start`);
+  for (const each of DEMO_PORTS) {
+    if (await isTaken(each)) throw new Failure(`Port ${each} is taken; a simulated endpoint of the demo needs it.`);
+  }
+}
+
+function isTaken(port) {
+  const server = createServer();
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => (error.code === 'EADDRINUSE' ? resolve(true) : reject(error)));
+    server.listen(port, HOST, () => server.close(() => resolve(false)));
+  });
+}
+
+async function startEndpoints() {
+  const { startVllm } = await import('../tests/upstream/vllm.mjs');
+  // At the pace of a real model. It may run for days, and nobody reads its records.
+  const options = { models: ['fairlead-demo'], firstTokenMs: 300, tokenMs: 40, keepRequests: 20 };
+  return Promise.all(DEMO_PORTS.map((port) => startVllm({ ...options, port })));
+}
+
+/** `wrangler dev`, whose talk is kept back until `tell`: what it says before the first answer matters only if it fails. */
+function startGateway(port) {
+  const child = spawn(process.execPath, [bin('wrangler'), 'dev', '--ip', HOST, '--port', String(port)], {
+    cwd: root,
+    detached: true, // its own process group: Ctrl-C reaches this script alone, which then ends wrangler and its workerd
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, CI: '1', WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false' },
+  });
+  const exit = once(child, 'exit');
+  const kill = (signal) => {
+    try {
+      process.kill(-child.pid, signal);
+    } catch (error) {
+      if (error.code !== 'ESRCH') throw error;
+    }
+  };
+  process.once('exit', () => kill('SIGKILL'));
+
+  let untold = '';
+  let hear = (text) => { untold += text; };
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => hear(text));
+
+  return {
+    exit,
+    untold: () => untold,
+    tell() {
+      hear = (text) => process.stdout.write(text);
+    },
+    async stop() {
+      kill('SIGTERM');
+      await Promise.race([exit, sleep(STOP_WITHIN_MS)]);
+      kill('SIGKILL');
+    },
+  };
+}
+
+async function answering(url) {
+  const deadline = Date.now() + READY_WITHIN_MS;
+  while (Date.now() < deadline) {
+    const response = await fetch(url).catch(() => undefined);
+    if (response?.ok) return;
+    await sleep(200);
+  }
+  throw new Failure(`The gateway does not answer ${url} within ${READY_WITHIN_MS / 1000} s.`);
+}
+
+function welcome(url) {
+  const chat = (model, more = '') => `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{"model":"${model}","stream":true,"messages":[{"role":"user","content":"What is a fairlead?"}]${more}}'`;
+  return `
+Fairlead is ready at ${url}, an OpenAI base URL is ${url}/v1
+in front of two simulated vLLM servers at ${DEMO_PORTS.map((port) => `http://${HOST}:${port}/v1`).join(' and ')}
+
+Stream a chat:
+${chat('demo')}
+
+The first endpoint is down, the second answers:
+${chat('demo-failover')}
+
+Each endpoint is overloaded once, and the call is tried again:
+${chat('demo', ',"sim":["http-503"]')}
+
+A stream that breaks in its middle says so, and never ends like a whole one:
+${chat('demo', ',"sim":"cut"')}
+
+Ctrl-C ends all of it.
+`;
+}

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
+import { root } from './process.mjs';
+
+function start(port) {
+  const child = spawn(process.execPath, [join(root, 'scripts', 'start.mjs')], {
+    cwd: root, env: { ...process.env, PORT: String(port) }, stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  child.said = '';
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => { child.said += text; });
+  return child;
+}
+
+/** A server on a port that was free. */
+async function listen() {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return server;
+}
+
+test('a taken port is refused at once', async () => {
+  const other = await listen();
+  const child = start(other.address().port);
+  const [code] = await once(child, 'close');
+  other.close();
+  assert.match(child.said, /is taken\. Choose another: PORT=/);
+  assert.equal(code, 1);
+});
+
+describe('npm start', () => {
+  let child;
+  let port;
+
+  before(async () => {
+    const server = await listen();
+    ({ port } = server.address());
+    await new Promise((resolve) => server.close(resolve));
+    child = start(port);
+    while (!child.said.includes('Ctrl-C ends')) {
+      await Promise.race([once(child.stdout, 'data'), once(child, 'exit')]);
+      assert.equal(child.exitCode, null, child.said);
+    }
+  });
+  after(() => child.kill('SIGKILL'));
+
+  /** Runs the curl line that was printed under this heading, as it was printed. */
+  async function curl(heading) {
+    const [, line] = child.said.match(new RegExp(`${heading}:\\n((?:.*\\\\\\n)*.*)\\n`));
+    const { stdout } = await promisify(execFile)('sh', ['-c', `${line.trim()} --silent --include`]);
+    return stdout;
+  }
+
+  test('streams a chat to the curl line that it prints', async () => {
+    const answer = await curl('Stream a chat');
+    assert.match(answer, /^x-fairlead-endpoint: demo-a\r$/m);
+    assert.match(answer, /"finish_reason":"stop"/);
+    assert.match(answer, /data: \[DONE\]\n\n$/);
+  });
+
+  test('shows a failover', async () => {
+    const answer = await curl('The first endpoint is down, the second answers');
+    assert.match(answer, /^x-fairlead-endpoint: demo-b\r$/m);
+    assert.match(answer, /^x-fairlead-attempts: 2\r$/m);
+    assert.match(answer, /data: \[DONE\]\n\n$/);
+  });
+
+  test('shows retries', async () => {
+    const answer = await curl('Each endpoint is overloaded once, and the call is tried again');
+    assert.match(answer, /^x-fairlead-attempts: 3\r$/m);
+    assert.match(answer, /data: \[DONE\]\n\n$/);
+  });
+
+  test('shows that a broken stream never ends like a whole one', async () => {
+    const answer = await curl('A stream that breaks in its middle says so, and never ends like a whole one');
+    assert.match(answer, /"code":"stream_interrupted"/);
+    assert.doesNotMatch(answer, /\[DONE\]/);
+  });
+
+  test('ends all of it at a signal, and says so with success', async () => {
+    child.kill('SIGTERM');
+    const [code] = await once(child, 'close');
+    assert.equal(code, 0);
+    for (const each of [port, 8788, 8789]) {
+      await assert.rejects(fetch(`http://127.0.0.1:${each}/`), ({ cause }) => cause.code === 'ECONNREFUSED');
+    }
+  });
+});
