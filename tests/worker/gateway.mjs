@@ -1,0 +1,151 @@
+// The gateway in workerd: the Worker that was built last, under the compatibility settings of wrangler.toml.
+//
+// Requests go to a socket of the Worker's own. On the usual way in, Miniflare has a Worker of its own in between, which
+// changes paths and headers and answers for a client that has left.
+
+import { Miniflare } from 'miniflare';
+import { createHash } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const repository = new URL('../../', import.meta.url);
+const build = new URL('worker/build/', repository);
+/** No request of a test takes so long unless something hangs. */
+const LONGEST_MS = 20_000;
+
+/**
+ * @param {object | undefined} config becomes the binding CONFIG; none where `env` says everything
+ * @param {object} [more]
+ * @param {Record<string, string>} [more.secrets] by name
+ * @param {Record<string, object>} [more.env] further bindings, as Miniflare describes them
+ * @param {object[]} [more.workers] further Workers that bindings may lead to
+ */
+export async function startGateway(config, { secrets = {}, env = {}, workers = [] } = {}) {
+  const gateway = new Gateway();
+  await gateway.start({
+    ...(config && { CONFIG: { type: 'json', value: config } }),
+    ...Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, { type: 'text', value }])),
+    ...env,
+  }, workers);
+  return gateway;
+}
+
+/** Entries of `endpoints` in CONFIG for simulated servers, under the names of their keys. */
+export function endpointsOf(servers) {
+  return Object.entries(servers).map(([name, { url }]) => ({ name, provider: 'vllm', base_url: `${url}/v1` }));
+}
+
+export const sha256 = (text) => createHash('sha256').update(text).digest('hex');
+
+/** The requests of one call that a simulated server has seen, by the id that the client gave the call. */
+export function requestsOf(server, id) {
+  return server.requests.filter(({ headers }) => headers['x-request-id']?.replace(/-\d+$/, '') === id);
+}
+
+class Gateway extends EventEmitter {
+  /** What the Worker logged, as objects. */
+  logs = [];
+  /** All that was printed, word for word. */
+  printed = [];
+  /** What workerd printed beside the Worker's lines; nothing is as it should be. */
+  troubles = [];
+  #miniflare;
+  #url;
+
+  constructor() {
+    super();
+    this.setMaxListeners(0);
+  }
+
+  async start(env, workers) {
+    this.#miniflare = new Miniflare({
+      cf: false, // otherwise it asks the network where this machine is
+      telemetry: { enabled: false },
+      enableDevRegistry: false,
+      handleStructuredLogs: ({ level, message }) => this.#hear(level, message),
+      workers: [
+        {
+          config: { name: 'fairlead', ...compatibility(), manifest: manifest(), env },
+          dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
+        },
+        ...workers,
+      ],
+    });
+    await this.#miniflare.ready;
+    this.#url = await this.#miniflare.unsafeGetDirectURL('fairlead');
+  }
+
+  /** Without a path: `${url}/v1` is an OpenAI client's base URL. */
+  get url() {
+    return this.#url.origin;
+  }
+
+  get port() {
+    return Number(this.#url.port);
+  }
+
+  /** One request; an object as its body is sent as JSON. */
+  fetch(path, { body, headers, ...init } = {}) {
+    const json = typeof body === 'object' && Object.getPrototypeOf(body) === Object.prototype;
+    return fetch(`${this.url}${path}`, {
+      method: body === undefined ? 'GET' : 'POST',
+      body: json ? JSON.stringify(body) : body,
+      headers: { ...(json && { 'content-type': 'application/json' }), ...headers },
+      signal: AbortSignal.timeout(LONGEST_MS),
+      ...init,
+    });
+  }
+
+  /** The first log line that has these fields, once it is there. */
+  line(fields, ms = 5000) {
+    const fits = (line) => Object.entries(fields).every(([name, value]) => line[name] === value);
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        const line = this.logs.find(fits);
+        if (!line) return;
+        clearTimeout(timer);
+        this.off('line', look);
+        resolve(line);
+      };
+      const timer = setTimeout(() => {
+        this.off('line', look);
+        reject(new Error(`not logged within ${ms} ms: ${JSON.stringify(fields)}`));
+      }, ms);
+      this.on('line', look);
+      look();
+    });
+  }
+
+  close() {
+    return this.#miniflare.dispose();
+  }
+
+  #hear(level, message) {
+    this.printed.push(message);
+    if (level === 'log' && message.startsWith('{')) {
+      this.logs.push(JSON.parse(message));
+      this.emit('line');
+    } else if (!message.includes('does not need to be specified anymore')) {
+      this.troubles.push(message);
+    }
+  }
+}
+
+function compatibility() {
+  const settings = readFileSync(new URL('wrangler.toml', repository), 'utf8');
+  const [, compatibilityDate] = /^compatibility_date = "(.+)"/m.exec(settings);
+  const [, flags] = /^compatibility_flags = (\[.*?\])/m.exec(settings);
+  return { compatibilityDate, compatibilityFlags: JSON.parse(flags) };
+}
+
+function manifest() {
+  return {
+    mainModule: 'index.js',
+    modulesRoot: fileURLToPath(build),
+    modules: {
+      'index.js': { type: 'esm', contents: readFileSync(new URL('index.js', build), 'utf8') },
+      'index_bg.wasm': { type: 'wasm', contents: readFileSync(new URL('index_bg.wasm', build)) },
+    },
+  };
+}
