@@ -9,17 +9,17 @@ import { isMain, main, must, root, step } from './process.mjs';
 import { bin, ensurePackages, ensureWasmTools, tool } from './setup.mjs';
 
 /** All that the bytes of the Worker depend on: sources, compiler, and the tools behind it. */
-const inputs = [
+const INPUTS = [
   'src', 'worker/src', 'worker/Cargo.toml', 'Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml',
   'package-lock.json', 'scripts/setup.mjs', 'scripts/build.mjs',
 ];
-const output = join(root, 'worker', 'build');
+const OUTPUT = join(root, 'worker', 'build');
 
 /** Installs what is missing and brings worker/build up to date. */
 export async function build({ force = false } = {}) {
   await ensurePackages();
-  const stamp = join(output, '.inputs.sha256');
-  const wanted = digest(inputs);
+  const stamp = join(OUTPUT, '.inputs.sha256');
+  const wanted = digest(INPUTS);
   if (force || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
     await ensureWasmTools();
     rmSync(stamp, { force: true }); // a build that is broken off leaves nothing that passes for whole
@@ -40,7 +40,7 @@ export async function build({ force = false } = {}) {
     step('The Worker is up to date');
   }
   for (const file of ['index.js', 'index_bg.wasm']) {
-    const bytes = readFileSync(join(output, file));
+    const bytes = readFileSync(join(OUTPUT, file));
     console.log(`  worker/build/${file.padEnd(14)} ${kib(bytes.length)}, ${kib(gzipSync(bytes).length)} gzipped`);
   }
 }

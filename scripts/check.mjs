@@ -1,5 +1,5 @@
-// `npm run check -- [FILE] [--env NAME]`: what is wrong with the CONFIG of a wrangler configuration, and which secrets it
-// wants. wrangler reads the file, and the core that will read CONFIG in the Worker judges it.
+// `npm run check -- [FILE] [--env NAME]`: what is wrong with the CONFIG of a wrangler configuration, and which secrets
+// it wants. wrangler reads the file, and the core that will read CONFIG in the Worker judges it.
 //
 // Exits with 1 if there are mistakes, with 2 if there is nothing to judge.
 
@@ -23,7 +23,7 @@ await main(async () => {
   const worker = await read(path, env);
   const bindings = Object.fromEntries(Object.entries(worker.vars).filter(([name]) => /^CONFIG(_|$)/.test(name)));
   if (Object.keys(bindings).length === 0) {
-    throw new Failure(`${file} has no CONFIG among its vars. One that is a secret cannot be read here.`, NOTHING_TO_JUDGE);
+    throw new Failure(`${file} has no CONFIG among its vars; a secret cannot be read here.`, NOTHING_TO_JUDGE);
   }
   const services = [worker.services, worker.vpc_services, worker.vpc_networks].flat()
     .filter(Boolean).map(({ binding }) => binding);

@@ -21,7 +21,9 @@ function write(name, content) {
   return name;
 }
 
-const endpoint = { name: 'a100', provider: 'vllm', base_url: 'https://a100.example.com/v1', api_key_secret: 'VLLM_API_KEY' };
+const endpoint = {
+  name: 'a100', provider: 'vllm', base_url: 'https://a100.example.com/v1', api_key_secret: 'VLLM_API_KEY',
+};
 const model = { name: '*', targets: [{ endpoint: 'a100' }] };
 
 test('the wrangler.toml that ships is valid', () => {
@@ -46,7 +48,8 @@ test('every mistake is named by its path, in CONFIG as text and in a binding of 
 test('the secrets that CONFIG names are listed', () => {
   const CONFIG = { open: true, endpoints: [endpoint], models: [model], admin_key_secret: 'ADMIN_KEY' };
   const { status, stdout } = check(write('secrets.json', { name: 'x', vars: { CONFIG } }));
-  for (const name of ['VLLM_API_KEY', 'ADMIN_KEY']) assert.ok(stdout.includes(`npx wrangler secret put ${name}\n`), name);
+  assert.match(stdout, /npx wrangler secret put VLLM_API_KEY\n/);
+  assert.match(stdout, /npx wrangler secret put ADMIN_KEY\n/);
   assert.equal(status, 0);
 });
 

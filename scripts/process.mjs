@@ -80,8 +80,9 @@ export async function must(command, args, options) {
 }
 
 /** The standard output of a quick command, or `undefined` when it fails or does not exist. */
-export function capture(command, args = [], { cwd = root } = {}) {
-  const { status, stdout } = spawnSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+export function capture(command, args = []) {
+  const stdio = ['ignore', 'pipe', 'inherit'];
+  const { status, stdout } = spawnSync(command, args, { cwd: root, encoding: 'utf8', stdio });
   return status === 0 ? stdout.trim() : undefined;
 }
 

@@ -7,28 +7,28 @@ import { existsSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'n
 import { delimiter, join } from 'node:path';
 import { capture, Failure, must, root, run, step } from './process.mjs';
 
-const target = 'wasm32-unknown-unknown';
-const packages = join(root, 'node_modules');
-const toolRoot = join(root, '.tools', 'cargo');
-const sharedTarget = join(root, '.tools', 'target');
+const TARGET = 'wasm32-unknown-unknown';
+const PACKAGES = join(root, 'node_modules');
+const TOOL_ROOT = join(root, '.tools', 'cargo');
+const SHARED_TARGET = join(root, '.tools', 'target');
 
 /** Where the `ensure` functions below put a program. */
-export const bin = (name) => join(packages, '.bin', name);
-export const tool = (name) => join(toolRoot, 'bin', name);
+export const bin = (name) => join(PACKAGES, '.bin', name);
+export const tool = (name) => join(TOOL_ROOT, 'bin', name);
 
 /** Runs `npm ci` unless node_modules holds what package-lock.json says. */
 export async function ensurePackages() {
-  const stamp = join(packages, '.package-lock.sha256');
+  const stamp = join(PACKAGES, '.package-lock.sha256');
   const wanted = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
 
   step('Installing the npm packages', '20 s');
   // npm puts node_modules/.bin first in the PATH of its scripts. Its Node is about to be deleted, so
   // this npm must run on the machine's own.
-  const path = process.env.PATH.split(delimiter).filter((folder) => !folder.startsWith(packages)).join(delimiter);
+  const path = process.env.PATH.split(delimiter).filter((folder) => !folder.startsWith(PACKAGES)).join(delimiter);
   await must('npm', ['ci', '--loglevel=error'], { env: { ...process.env, PATH: path } });
   if (!existsSync(bin('node'))) {
-    throw new Failure('The npm package `node` installed no Node. Does this npm forbid install scripts (ignore-scripts)?');
+    throw new Failure('The npm package `node` installed no Node. Are install scripts forbidden (ignore-scripts)?');
   }
   writeFileSync(stamp, wanted);
 }
@@ -40,26 +40,26 @@ export async function ensurePackages() {
 export async function continueOnPackagedNode() {
   const node = realpathSync(bin('node'));
   if (process.execPath === node) return;
-  const path = [join(packages, '.bin'), process.env.PATH].join(delimiter);
+  const path = [join(PACKAGES, '.bin'), process.env.PATH].join(delimiter);
   process.exit(await run(node, process.argv.slice(1), { cwd: process.cwd(), env: { ...process.env, PATH: path } }));
 }
 
 /** The Rust target and the two cargo-installed tools that turn the Worker into wasm. */
 export async function ensureWasmTools() {
-  const libraries = capture('rustc', ['--print', 'target-libdir', '--target', target]);
+  const libraries = capture('rustc', ['--print', 'target-libdir', '--target', TARGET]);
   if (libraries === undefined) {
     throw new Failure(`Rust, or the version of it in rust-toolchain.toml, is missing.
 Get rustup from https://rustup.rs, then run: rustup toolchain install`);
   }
   if (!existsSync(libraries)) {
-    step(`Adding the Rust target ${target}`, '10 s');
-    await must('rustup', ['target', 'add', target]);
+    step(`Adding the Rust target ${TARGET}`, '10 s');
+    await must('rustup', ['target', 'add', TARGET]);
   }
 
   await ensureTool('worker-build', { crate: 'worker-build', version: '0.8.7' });
   // What wasm-bindgen writes must match the crate inside the Worker to the patch version.
   await ensureTool('wasm-bindgen', { crate: 'wasm-bindgen-cli', version: lockedVersion('wasm-bindgen') });
-  rmSync(sharedTarget, { recursive: true, force: true });
+  rmSync(SHARED_TARGET, { recursive: true, force: true });
 }
 
 async function ensureTool(name, { crate, version }) {
@@ -68,13 +68,13 @@ async function ensureTool(name, { crate, version }) {
   step(`Compiling ${crate} ${version} into .tools`, '1 to 2 minutes, once');
   const env = {
     ...process.env,
-    CARGO_TARGET_DIR: sharedTarget, // the two have dependencies in common
+    CARGO_TARGET_DIR: SHARED_TARGET, // the two have dependencies in common
     CARGO_PROFILE_RELEASE_OPT_LEVEL: '0', // they run for half a second; making them faster takes three times as long
   };
-  const install = ['install', `${crate}@${version}`, '--bin', name, '--root', toolRoot, '--force'];
+  const install = ['install', `${crate}@${version}`, '--bin', name, '--root', TOOL_ROOT, '--force'];
   // The versions that its authors tested, where the registry still has them all.
   if ((await run('cargo', [...install, '--locked'], { env })) === 0) return;
-  console.log(`No harm done: not all dependencies that ${crate} was published with can be had. Trying their current versions.`);
+  console.log(`No harm done: some dependencies that ${crate} was published with cannot be had. Trying current ones.`);
   await must('cargo', install, { env });
 }
 

@@ -68,11 +68,11 @@ async function startEndpoints() {
   return Promise.all(DEMO_PORTS.map((port) => startVllm({ ...options, port })));
 }
 
-/** `wrangler dev`, whose talk is kept back until `tell`: what it says before the first answer matters only if it fails. */
+/** `wrangler dev`. What it says is kept back until `tell`: before the first answer it matters only if that fails. */
 function startGateway(port) {
   const child = spawn(process.execPath, [bin('wrangler'), 'dev', '--ip', HOST, '--port', String(port)], {
     cwd: root,
-    detached: true, // its own process group: Ctrl-C reaches this script alone, which then ends wrangler and its workerd
+    detached: true, // in a process group of its own: Ctrl-C reaches this script, which ends it in good order
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, CI: '1', WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false' },
   });
