@@ -3,20 +3,21 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { build } from './build.mjs';
 import { Failure, main, root, step } from './process.mjs';
 import { bin, continueOnPackagedNode, ensurePackages } from './setup.mjs';
 
 const HOST = '127.0.0.1';
-/** Where CONFIG in wrangler.toml has demo-a and demo-b. */
-const DEMO_PORTS = [8788, 8789];
+/** The endpoints of CONFIG in wrangler.toml that are simulated here. */
+const SIMULATED = ['demo-a', 'demo-b'];
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 5_000;
 
 await main(async () => {
   const port = Number(process.env.PORT ?? 8787);
-  await refuseTakenPorts(port);
+  await refuseTakenPort(port);
   await ensurePackages();
   await continueOnPackagedNode();
   await build();
@@ -26,14 +27,14 @@ await main(async () => {
   const stopped = new Promise((_, reject) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => reject(new Failure('Stopped.', 0)));
   });
-  const gateway = startGateway(port);
+  const gateway = startGateway(port, await configFor(endpoints));
   try {
     const url = `http://${HOST}:${port}`;
     const ended = gateway.exit.then(() => {
       throw new Failure(`wrangler ended by itself.\n${gateway.untold()}`);
     });
     await Promise.race([stopped, ended, answering(`${url}/health`)]);
-    console.log(welcome(url));
+    console.log(welcome(url, endpoints));
     gateway.tell();
     await Promise.race([stopped, ended]);
   } finally {
@@ -42,15 +43,11 @@ await main(async () => {
   }
 });
 
-async function refuseTakenPorts(port) {
+async function refuseTakenPort(port) {
   if (!Number.isInteger(port) || port < 1 || port > 65_535) {
     throw new Failure(`PORT is ${process.env.PORT}, which is no port.`);
   }
-  if (DEMO_PORTS.includes(port)) throw new Failure(`Port ${port} is for a simulated endpoint. Choose another PORT.`);
   if (await isTaken(port)) throw new Failure(`Port ${port} is taken. Choose another: PORT=${port + 100} npm start`);
-  for (const each of DEMO_PORTS) {
-    if (await isTaken(each)) throw new Failure(`Port ${each} is taken; a simulated endpoint of the demo needs it.`);
-  }
 }
 
 function isTaken(port) {
@@ -65,12 +62,23 @@ async function startEndpoints() {
   const { startVllm } = await import('../tests/upstream/vllm.mjs');
   // At the pace of a real model. It may run for days, and nobody reads its records.
   const options = { models: ['fairlead-demo'], firstTokenMs: 300, tokenMs: 40, keepRequests: 20 };
-  return Promise.all(DEMO_PORTS.map((port) => startVllm({ ...options, port })));
+  return Promise.all(SIMULATED.map(() => startVllm(options)));
+}
+
+/** The demo's CONFIG, with its simulated endpoints where they listen: on ports that were free. */
+async function configFor(endpoints) {
+  const { unstable_readConfig: readConfig } = await import('wrangler');
+  const { CONFIG } = readConfig({ config: join(root, 'wrangler.toml') }, { hideWarnings: true }).vars;
+  for (const [at, name] of SIMULATED.entries()) {
+    CONFIG.endpoints.find((endpoint) => endpoint.name === name).base_url = `${endpoints[at].url}/v1`;
+  }
+  return JSON.stringify(CONFIG);
 }
 
 /** `wrangler dev`. What it says is kept back until `tell`: before the first answer it matters only if that fails. */
-function startGateway(port) {
-  const child = spawn(process.execPath, [bin('wrangler'), 'dev', '--ip', HOST, '--port', String(port)], {
+function startGateway(port, config) {
+  const dev = ['dev', '--ip', HOST, '--port', String(port), '--var', `CONFIG:${config}`];
+  const child = spawn(process.execPath, [bin('wrangler'), ...dev], {
     cwd: root,
     detached: true, // in a process group of its own: Ctrl-C reaches this script, which ends it in good order
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -114,12 +122,12 @@ async function answering(url) {
   throw new Failure(`The gateway does not answer ${url} within ${READY_WITHIN_MS / 1000} s.`);
 }
 
-function welcome(url) {
+function welcome(url, endpoints) {
   const chat = (model, more = '') => `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{"model":"${model}","stream":true,"messages":[{"role":"user","content":"What is a fairlead?"}]${more}}'`;
   return `
 Fairlead is ready at ${url}, an OpenAI base URL is ${url}/v1
-in front of two simulated vLLM servers at ${DEMO_PORTS.map((port) => `http://${HOST}:${port}/v1`).join(' and ')}
+in front of two simulated vLLM servers at ${endpoints.map((endpoint) => `${endpoint.url}/v1`).join(' and ')}
 
 Stream a chat:
 ${chat('demo')}

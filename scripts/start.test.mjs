@@ -87,8 +87,10 @@ describe('npm start', () => {
     child.kill('SIGTERM');
     const [code] = await once(child, 'close');
     assert.equal(code, 0);
-    for (const each of [port, 8788, 8789]) {
-      await assert.rejects(fetch(`http://127.0.0.1:${each}/`), ({ cause }) => cause.code === 'ECONNREFUSED');
+    const urls = new Set(child.said.match(/http:\/\/127\.0\.0\.1:\d+/g));
+    assert.equal(urls.size, 3, 'the gateway and two endpoints');
+    for (const url of urls) {
+      await assert.rejects(fetch(url), ({ cause }) => cause.code === 'ECONNREFUSED');
     }
   });
 });
