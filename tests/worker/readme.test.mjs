@@ -1,0 +1,89 @@
+// What the README shows, done.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { FAULTS } from '../upstream/faults.mjs';
+import { startVllm } from '../upstream/vllm.mjs';
+import { endpointsOf, sha256, startGateway } from './gateway.mjs';
+
+const repository = new URL('../../', import.meta.url);
+const readme = readFileSync(new URL('README.md', repository), 'utf8');
+
+/** The blocks of code in one language. */
+const blocks = (language) => [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\`$`, 'gm'))].map(([, code]) => code);
+
+/** A gateway as `npm start` serves it, at work on `use`. */
+async function withDemo(use) {
+  const vllm = await startVllm({ models: ['fairlead-demo'] });
+  const models = [{ name: 'demo', targets: [{ endpoint: 'demo-a', model: 'fairlead-demo' }] }];
+  const gateway = await startGateway({ open: true, endpoints: endpointsOf({ 'demo-a': vllm }), models });
+  try {
+    return await use(gateway);
+  } finally {
+    await gateway.close();
+    await vllm.close();
+  }
+}
+
+describe('the README', () => {
+  test('has a curl line that streams a whole chat', async () => {
+    const line = blocks('sh').find((code) => code.startsWith('curl'));
+    const [, path] = line.match(/http:\/\/127\.0\.0\.1:8787(\S+)/);
+    const [, body] = line.match(/-d '(.*)'/);
+    const answer = await withDemo(async (gateway) => {
+      const response = await gateway.fetch(path, { body, headers: { 'content-type': 'application/json' } });
+      return response.text();
+    });
+    assert.match(answer, /"finish_reason":"stop"[^]*data: \[DONE\]\n\n$/);
+  });
+
+  test('names faults that there are', () => {
+    const named = [...readme.matchAll(/`"sim": "([^"]+)"`/g)].map(([, fault]) => fault);
+    assert.ok(named.length > 1);
+    for (const fault of named) assert.ok(fault in FAULTS, fault);
+  });
+
+  test("has a program for OpenAI's client that prints an answer", async () => {
+    const [program] = blocks('js');
+    const said = await withDemo(async (gateway) => {
+      const { default: OpenAI } = await import('openai');
+      let text = '';
+      const process = { stdout: { write: (piece) => { text += piece; } } };
+      const body = program.replace(/^import .*\n/m, '').replace('http://127.0.0.1:8787', gateway.url);
+      const AsyncFunction = (async () => {}).constructor;
+      await new AsyncFunction('OpenAI', 'process', body)(OpenAI, process);
+      return text;
+    });
+    assert.match(said, /^A fairlead guides a line/);
+  });
+
+  test('has a CONFIG without a mistake', () => {
+    const [config] = blocks('json');
+    const input = JSON.stringify({ CONFIG: config });
+    const said = execFileSync('cargo', ['run', '--quiet', '--package', 'fairlead-core', '--example', 'check'], {
+      cwd: fileURLToPath(repository), input, encoding: 'utf8',
+    });
+    assert.equal(said, '', 'neither mistakes nor warnings');
+  });
+
+  test('has a line that hashes a key as CONFIG wants it', () => {
+    const line = blocks('sh').find((code) => code.includes('sha256sum'));
+    const [hash] = execFileSync('sh', ['-c', line], { encoding: 'utf8' }).split(' ');
+    assert.equal(hash, sha256('the-key'));
+  });
+
+  test('tells each policy default as it is', () => {
+    const source = readFileSync(new URL('src/policy.rs', repository), 'utf8');
+    const numbers = (text) => text.replaceAll('_', '');
+    const defaults = numbers(source.match(/impl Default for Policy \{([^]*?)\n\}/)[1]);
+    const [section] = readme.match(/^## Policies\n[^]*?(?=^## )/m);
+    const rows = [...section.matchAll(/^\| `(\w+)` \| (\d+) \|/gm)];
+    assert.ok(rows.length > 8);
+    for (const [, field, value] of rows) {
+      assert.ok(defaults.includes(`${numbers(field)}: ${value},`), `${field} is not ${value}`);
+    }
+  });
+});
