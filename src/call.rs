@@ -14,6 +14,7 @@ mod attempt;
 use crate::{
     ask::Ask,
     classify::{Failure, Verdict},
+    config::Provider,
     deadline::{ClientTimers, Limits},
     error::{Code, Error},
     event::Event,
@@ -389,7 +390,11 @@ impl Call {
         let attempt = self.started;
         let endpoint = Rc::clone(&chosen.endpoint);
         let request = vllm::request(&self.order.ask, chosen, &self.order.request_id, attempt);
-        self.attempts.push(Attempt::new(attempt, target, now, self.limits.clone()));
+        let limits = match endpoint.provider {
+            Provider::Vllm => self.limits.clone(),
+            Provider::Runpod => self.limits.clone().with_cold_start(),
+        };
+        self.attempts.push(Attempt::new(attempt, target, now, limits));
         self.out.push_back(Output::Event(Event::AttemptStarted { attempt, endpoint: endpoint.name.clone() }));
         self.out.push_back(Output::Send { attempt, endpoint, request });
     }

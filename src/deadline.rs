@@ -67,6 +67,13 @@ impl Limits {
         }
     }
 
+    /// For an endpoint that may have to start first: its headers come when it has, so only the
+    /// first token's time bounds them.
+    pub const fn with_cold_start(mut self) -> Self {
+        self.headers_ms = u64::MAX;
+        self
+    }
+
     /// How long `timer` is, for messages.
     pub const fn of(&self, timer: Timer) -> u64 {
         match timer {

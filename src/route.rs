@@ -137,13 +137,19 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{deadline::Timer, settings::Endpoint};
+    use crate::{config::Provider, deadline::Timer, settings::Endpoint};
     use std::rc::Rc;
 
     fn route(targets: &[(usize, &str)]) -> Route {
         let target = |&(index, model): &(usize, &str)| {
-            let endpoint =
-                Endpoint { name: index.to_string(), root: String::new(), prefix: "", api_key: None, via: None };
+            let endpoint = Endpoint {
+                name: index.to_string(),
+                provider: Provider::Vllm,
+                root: String::new(),
+                prefix: "",
+                api_key: None,
+                via: None,
+            };
             Target { endpoint: Rc::new(endpoint), index, model: Some(model.to_owned()) }
         };
         Route::new(&targets.iter().map(target).collect::<Vec<_>>())

@@ -4,7 +4,7 @@ mod check;
 
 use crate::{
     access::{self, Client},
-    config::Mistake,
+    config::{Mistake, Provider},
     error::{Code, Error},
     policy::Policy,
 };
@@ -33,6 +33,8 @@ pub struct Settings {
 pub struct Endpoint {
     /// Its name, in headers and logs.
     pub name: String,
+    /// What kind of server it is.
+    pub provider: Provider,
     /// Its root, without a slash at the end and without `/v1`.
     pub root: String,
     /// What stands between the root and a route's path below `/v1`.

@@ -199,7 +199,7 @@ struct ChoicesChunk<'a> {
     error: Option<&'a RawValue>,
     #[serde(default)]
     choices: Option<Choices>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "usage")]
     usage: Option<Usage>,
 }
 
@@ -209,7 +209,7 @@ struct NamedEvent<'a> {
     r#type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "usage")]
     usage: Option<Usage>,
     /// An object with `usage` in it.
     #[serde(borrow, default)]
@@ -222,8 +222,15 @@ struct NamedEvent<'a> {
 /// The part of a `response` or `message` object that is looked at.
 #[derive(Deserialize)]
 struct Inner {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "usage")]
     usage: Option<Usage>,
+}
+
+/// Token counts are only told to the log: what has another shape there is passed over, or an answer
+/// would be lost for it.
+fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
+    let told = <Option<&RawValue>>::deserialize(deserializer)?;
+    Ok(told.and_then(|told| serde_json::from_str(told.get()).ok()))
 }
 
 /// All that matters of `choices`, gathered without keeping any of it.
@@ -258,7 +265,8 @@ impl<'de> Visitor<'de> for ChoicesVisitor {
             choices.content |=
                 choice.text.is_some_and(is_content) || choice.delta.is_some_and(|delta| delta.has_content());
             match choice.finish_reason.as_deref() {
-                None => {}
+                // Some servers send an empty one with every event.
+                None | Some("") => {}
                 // vLLM's word for an answer it was made to drop: shutdown, sleep, pause.
                 Some("abort") => choices.aborted = true,
                 Some(_) => choices.finished.push(choice.index),

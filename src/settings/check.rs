@@ -133,7 +133,7 @@ impl Check<'_> {
             }
         };
         let (name, root, via) = (name.to_owned(), root.to_owned(), config.via.clone());
-        Usable::Yes(Rc::new(Endpoint { name, root, prefix, api_key, via }))
+        Usable::Yes(Rc::new(Endpoint { name, provider, root, prefix, api_key, via }))
     }
 
     fn policy(&mut self, name: &str, config: &PolicyConfig) -> Policy {

@@ -54,6 +54,15 @@ fn a_leave_that_the_runtime_tells_ends_everything_at_once_in_every_phase() {
 }
 
 #[test]
+fn a_call_that_its_host_drops_takes_everything_with_it() {
+    for (name, world, wanted, in_flight) in phases() {
+        let record = world.cancelled(LEAVES_AT).run(wanted);
+        let last = record.requests.last().unwrap();
+        assert_eq!((last.over_at == Some(LEAVES_AT), last.aborted || !in_flight), (in_flight, true), "{name}");
+    }
+}
+
+#[test]
 fn a_leave_before_anything_happens_asks_nobody_for_long() {
     for wanted in [chat(), chat_whole()] {
         let record = World::new().endpoint("a", [vec![]]).leaves(0).run(wanted);

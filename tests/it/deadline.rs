@@ -88,10 +88,9 @@ fn no_endpoint_works_past_the_deadline_for_a_client_that_takes_nothing() {
 fn a_client_that_takes_its_time_is_told_about_the_deadline_none_the_less() {
     // A write takes a moment in every host, so at the deadline itself there must be one left.
     for takes in [1, 20, 400] {
-        for script in [
-            [opened(), says("Well, ")].concat(),
-            [opened(), role(), for_ever(7, body_of(&says("and ")))].concat(),
-        ] {
+        for script in
+            [[opened(), says("Well, ")].concat(), [opened(), role(), for_ever(7, body_of(&says("and ")))].concat()]
+        {
             let record = World::new().policy(patient()).takes(takes).endpoint("a", [script]).run(chat());
             assert_eq!(record.requests[0].over_at, Some(DEADLINE_MS));
             assert_eq!((&*record.code(), record.untaken), ("deadline_exceeded", false), "{takes}");

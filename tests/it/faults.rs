@@ -25,22 +25,32 @@ struct Fault {
     ms: u64,
 }
 
-fn fault(name: &'static str, script: Script, alone: Alone, ms: u64) -> Fault {
-    Fault { name, script, alone, ms }
+/// A fault that shows at once.
+fn fault(name: &'static str, script: impl AsRef<[Script]>, alone: Alone) -> Fault {
+    Fault { name, script: script.as_ref().concat(), alone, ms: 0 }
 }
 
-fn fails(status: u16, code: &'static str) -> Alone {
-    Fails { status, code, param: "", attempts: 3 }
+impl Fault {
+    /// A fault that shows after so long.
+    fn after(mut self, ms: u64) -> Self {
+        self.ms = ms;
+        self
+    }
 }
 
-fn once(status: u16, code: &'static str) -> Alone {
-    Fails { status, code, param: "", attempts: 1 }
+const fn fails(status: u16, code: &'static str, attempts: usize) -> Alone {
+    Fails { status, code, param: "", attempts }
 }
 
-fn times_out(param: &'static str) -> Alone {
+const fn times_out(param: &'static str) -> Alone {
     Fails { status: 504, code: "upstream_timeout", param, attempts: 3 }
 }
 
+const UNREACHABLE: Alone = fails(502, "upstream_unreachable", 3);
+const INVALID: Alone = fails(502, "upstream_invalid", 3);
+const OVERLOADED: Alone = fails(503, "upstream_overloaded", 3);
+const CUT: Alone = fails(502, "stream_interrupted", 3);
+const REJECTED: Alone = fails(502, "upstream_rejected_key", 1);
 const INTERRUPTED: Alone = BreaksOff { code: "stream_interrupted", param: "" };
 const KEEP_ALIVE: &str = ": keep-alive\n\n";
 
@@ -55,108 +65,72 @@ fn policy() -> Value {
 /// Before any content of a stream.
 fn before_content() -> Vec<Fault> {
     let refused = |status| answers(status, &[], r#"{"error":{"message":"no","type":"x","param":null,"code":1}}"#);
-    let page = [head(200, &[("content-type", "text/html")]), raw("<h1>Welcome</h1>"), end()].concat();
+    let told = |status, word| with_field(refused(status), "x-should-retry", word);
+    let page = answers(200, &[("content-type", "text/html")], "<h1>Welcome</h1>");
     let json = answers(200, &[], answer("not streamed"));
-    let cut = raw(&body_of(&role())[..40]);
+    let half = || raw(&body_of(&role())[..40]);
+    let failed = || [engine_error(), done(), end()].concat();
+    let aborted = [finishes("abort"), done(), end()].concat();
     let flat = event(r#"{"object":"error","message":"dead","type":"InternalServerError","code":500}"#);
     let full = event(r#"{"error":{"message":"Request queue full.","type":"Service Unavailable","code":503}}"#);
     let moved = head(307, &[("location", "https://elsewhere.example/v1/chat/completions")]);
+    let blanks = for_ever(900, empty_delta(9));
     vec![
-        fault("reset before the headers", reset(), fails(502, "upstream_unreachable"), 0),
-        fault("no connection for a second", [wait(1000), reset()].concat(), fails(502, "upstream_unreachable"), 1000),
-        fault("silence before the headers", vec![], times_out("headers"), 2000),
-        fault("silence behind the headers", opened(), times_out("first_token"), 5000),
-        fault("silence behind the role", [opened(), role()].concat(), times_out("first_token"), 5000),
-        fault("headers too late", [wait(2001), well("Late.")].concat(), times_out("headers"), 2000),
-        fault("first token too late", [opened(), wait(5001), says("Late.")].concat(), times_out("first_token"), 5000),
-        fault("comments for ever", [opened(), for_ever(900, KEEP_ALIVE)].concat(), times_out("first_token"), 5000),
-        fault(
-            "empty deltas for ever",
-            [opened(), role(), for_ever(900, empty_delta(9))].concat(),
-            times_out("first_token"),
-            5000,
-        ),
-        fault("end behind the headers", [opened(), end()].concat(), fails(502, "stream_interrupted"), 0),
-        fault("reset behind the headers", [opened(), reset()].concat(), fails(502, "stream_interrupted"), 0),
-        fault(
-            "cut in mid-event",
-            [opened(), wait(7), cut.clone(), reset()].concat(),
-            fails(502, "stream_interrupted"),
-            7,
-        ),
-        fault("end in mid-event", [opened(), cut, end()].concat(), fails(502, "stream_interrupted"), 0),
-        fault("end behind the role", [opened(), role(), end()].concat(), fails(502, "stream_interrupted"), 0),
-        fault(
-            "[DONE] behind the role",
-            [opened(), role(), done(), end()].concat(),
-            fails(502, "stream_interrupted"),
-            0,
-        ),
-        fault("error event", [opened(), engine_error(), done(), end()].concat(), fails(502, "upstream_invalid"), 0),
-        fault(
-            "error event behind the role",
-            [opened(), role(), engine_error(), done(), end()].concat(),
-            fails(502, "upstream_invalid"),
-            0,
-        ),
-        fault("flat error event", [opened(), flat, done(), end()].concat(), fails(502, "upstream_invalid"), 0),
-        fault(
-            "error event of a full queue",
-            [opened(), full, done(), end()].concat(),
-            fails(503, "upstream_overloaded"),
-            0,
-        ),
-        fault(
-            "abort behind the role",
-            [opened(), role(), finishes("abort"), done(), end()].concat(),
-            fails(502, "upstream_invalid"),
-            0,
-        ),
-        fault("HTML with 200", page, fails(502, "upstream_invalid"), 0),
-        fault("no stream with 200", json, fails(502, "upstream_invalid"), 0),
-        fault("408", refused(408), fails(502, "upstream_unreachable"), 0),
-        fault("429", refused(429), fails(503, "upstream_overloaded"), 0),
-        fault("500", refused(500), fails(502, "upstream_invalid"), 0),
-        fault("502", refused(502), fails(502, "upstream_unreachable"), 0),
-        fault("503", refused(503), fails(503, "upstream_overloaded"), 0),
-        fault("504", refused(504), fails(502, "upstream_unreachable"), 0),
-        fault("524", refused(524), fails(502, "upstream_unreachable"), 0),
-        fault("529", refused(529), fails(503, "upstream_overloaded"), 0),
-        fault("401", refused(401), once(502, "upstream_rejected_key"), 0),
-        fault("403", refused(403), once(502, "upstream_rejected_key"), 0),
-        fault("redirect", moved, once(502, "upstream_invalid"), 0),
-        fault(
-            "409 with leave to retry",
-            with_field(refused(409), "x-should-retry", "true"),
-            fails(502, "upstream_invalid"),
-            0,
-        ),
-        fault(
-            "503 that forbids retries",
-            with_field(refused(503), "x-should-retry", "false"),
-            once(503, "upstream_overloaded"),
-            0,
-        ),
+        fault("reset before the headers", [reset()], UNREACHABLE),
+        fault("no connection for a second", [wait(1000), reset()], UNREACHABLE).after(1000),
+        fault("silence before the headers", [], times_out("headers")).after(2000),
+        fault("silence behind the headers", [opened()], times_out("first_token")).after(5000),
+        fault("silence behind the role", [opened(), role()], times_out("first_token")).after(5000),
+        fault("headers too late", [wait(2001), well("Late.")], times_out("headers")).after(2000),
+        fault("first token too late", [opened(), wait(5001), says("Late.")], times_out("first_token")).after(5000),
+        fault("comments for ever", [opened(), for_ever(900, KEEP_ALIVE)], times_out("first_token")).after(5000),
+        fault("empty deltas for ever", [opened(), role(), blanks], times_out("first_token")).after(5000),
+        fault("end behind the headers", [opened(), end()], CUT),
+        fault("reset behind the headers", [opened(), reset()], CUT),
+        fault("cut in mid-event", [opened(), wait(7), half(), reset()], CUT).after(7),
+        fault("end in mid-event", [opened(), half(), end()], CUT),
+        fault("end behind the role", [opened(), role(), end()], CUT),
+        fault("[DONE] behind the role", [opened(), role(), done(), end()], CUT),
+        fault("error event", [opened(), failed()], INVALID),
+        fault("error event behind the role", [opened(), role(), failed()], INVALID),
+        fault("flat error event", [opened(), flat, done(), end()], INVALID),
+        fault("error event of a full queue", [opened(), full, done(), end()], OVERLOADED),
+        fault("abort behind the role", [opened(), role(), aborted], INVALID),
+        fault("HTML with 200", [page], INVALID),
+        fault("no stream with 200", [json], INVALID),
+        fault("408", [refused(408)], UNREACHABLE),
+        fault("429", [refused(429)], OVERLOADED),
+        fault("500", [refused(500)], INVALID),
+        fault("502", [refused(502)], UNREACHABLE),
+        fault("503", [refused(503)], OVERLOADED),
+        fault("504", [refused(504)], UNREACHABLE),
+        fault("524", [refused(524)], UNREACHABLE),
+        fault("529", [refused(529)], OVERLOADED),
+        fault("401", [refused(401)], REJECTED),
+        fault("403", [refused(403)], REJECTED),
+        fault("redirect", [moved], fails(502, "upstream_invalid", 1)),
+        fault("409 with leave to retry", [told(409, "true")], INVALID),
+        fault("503 that forbids retries", [told(503, "false")], fails(503, "upstream_overloaded", 1)),
     ]
 }
 
 /// Behind the first content of a stream.
 fn behind_content() -> Vec<Fault> {
-    let begun = |rest: Script| [opened(), role(), says("It "), says("was "), wait(10), rest].concat();
+    let begun = || [opened(), role(), says("It "), says("was "), wait(10)].concat();
     let timeout = |param| BreaksOff { code: "upstream_timeout", param };
-    let half = raw(&body_of(&says("a dark"))[..50]);
+    let half = || raw(&body_of(&says("a dark"))[..50]);
     vec![
-        fault("reset", begun(reset()), INTERRUPTED, 10),
-        fault("end without finish_reason", begun(end()), INTERRUPTED, 10),
-        fault("cut in mid-event", begun([half.clone(), reset()].concat()), INTERRUPTED, 10),
-        fault("end in mid-event", begun([half.clone(), end()].concat()), INTERRUPTED, 10),
-        fault("[DONE] without finish_reason", begun([done(), end()].concat()), INTERRUPTED, 10),
-        fault("error event", begun([engine_error(), done(), end()].concat()), INTERRUPTED, 10),
-        fault("abort", begun([finishes("abort"), done(), end()].concat()), INTERRUPTED, 10),
-        fault("stall", begun(vec![]), timeout("idle"), 3000),
-        fault("stall in mid-event", begun(half), timeout("idle"), 3010),
-        fault("comments for ever", begun(for_ever(900, KEEP_ALIVE)), timeout("progress"), 6000),
-        fault("empty deltas for ever", begun(for_ever(900, empty_delta(9))), timeout("progress"), 6000),
+        fault("reset", [begun(), reset()], INTERRUPTED).after(10),
+        fault("end without finish_reason", [begun(), end()], INTERRUPTED).after(10),
+        fault("cut in mid-event", [begun(), half(), reset()], INTERRUPTED).after(10),
+        fault("end in mid-event", [begun(), half(), end()], INTERRUPTED).after(10),
+        fault("[DONE] without finish_reason", [begun(), done(), end()], INTERRUPTED).after(10),
+        fault("error event", [begun(), engine_error(), done(), end()], INTERRUPTED).after(10),
+        fault("abort", [begun(), finishes("abort"), done(), end()], INTERRUPTED).after(10),
+        fault("stall", [begun()], timeout("idle")).after(3000),
+        fault("stall in mid-event", [begun(), half()], timeout("idle")).after(3010),
+        fault("comments for ever", [begun(), for_ever(900, KEEP_ALIVE)], timeout("progress")).after(6000),
+        fault("empty deltas for ever", [begun(), for_ever(900, empty_delta(9))], timeout("progress")).after(6000),
     ]
 }
 
@@ -167,41 +141,23 @@ fn not_streaming() -> Vec<Fault> {
     let sized = |length: usize| with_field(json(), "content-length", &length.to_string());
     let half = || raw(&body[..60]);
     let aborted = body.replace(r#""stop""#, r#""abort""#);
-    let page = [head(200, &[("content-type", "text/html; charset=utf-8")]), raw("<h1>Hi</h1>"), end()].concat();
+    let page = answers(200, &[("content-type", "text/html; charset=utf-8")], "<h1>Welcome</h1>");
+    let error = r#"{"error":{"message":"dead","type":"InternalServerError","code":500}}"#;
+    let flat = r#"{"object":"error","message":"dead","type":"InternalServerError","code":500}"#;
     vec![
-        fault("reset before the headers", reset(), fails(502, "upstream_unreachable"), 0),
-        fault("reset in mid-body", [json(), half(), reset()].concat(), fails(502, "stream_interrupted"), 0),
-        fault("short body", [json(), half(), end()].concat(), fails(502, "stream_interrupted"), 0),
-        fault("empty body", [json(), end()].concat(), fails(502, "stream_interrupted"), 0),
-        fault(
-            "content-length too long",
-            [sized(body.len() + 1), raw(&body), end()].concat(),
-            fails(502, "stream_interrupted"),
-            0,
-        ),
-        fault(
-            "content-length too short",
-            [sized(body.len() - 1), raw(&body), end()].concat(),
-            fails(502, "stream_interrupted"),
-            0,
-        ),
-        fault("stall in mid-body", [json(), half()].concat(), times_out("idle"), 3000),
-        fault("HTML with 200", page, fails(502, "upstream_invalid"), 0),
-        fault("abort with half the text", [json(), raw(aborted), end()].concat(), fails(502, "upstream_invalid"), 0),
-        fault(
-            "an error with 200",
-            answers(200, &[], r#"{"error":{"message":"dead","type":"InternalServerError","code":500}}"#),
-            fails(502, "upstream_invalid"),
-            0,
-        ),
-        fault(
-            "a flat error with 200",
-            answers(200, &[], r#"{"object":"error","message":"dead","type":"InternalServerError","code":500}"#),
-            fails(502, "upstream_invalid"),
-            0,
-        ),
-        fault("500", answers(500, &[], "Internal Server Error"), fails(502, "upstream_invalid"), 0),
-        fault("204", [head(204, NONE), end()].concat(), fails(502, "upstream_invalid"), 0),
+        fault("reset before the headers", [reset()], UNREACHABLE),
+        fault("reset in mid-body", [json(), half(), reset()], CUT),
+        fault("short body", [json(), half(), end()], CUT),
+        fault("empty body", [json(), end()], CUT),
+        fault("content-length too long", [sized(body.len() + 1), raw(&body), end()], CUT),
+        fault("content-length too short", [sized(body.len() - 1), raw(&body), end()], CUT),
+        fault("stall in mid-body", [json(), half()], times_out("idle")).after(3000),
+        fault("HTML with 200", [page], INVALID),
+        fault("abort with half the text", [answers(200, &[], aborted)], INVALID),
+        fault("an error with 200", [answers(200, &[], error)], INVALID),
+        fault("a flat error with 200", [answers(200, &[], flat)], INVALID),
+        fault("500", [answers(500, &[], "Internal Server Error")], INVALID),
+        fault("204", [head(204, NONE), end()], INVALID),
     ]
 }
 

@@ -281,7 +281,7 @@ fn finished(reads: &[Read]) -> usize {
         let event: Value = serde_json::from_str(data).unwrap_or_default();
         for choice in event["choices"].as_array().into_iter().flatten() {
             assert_ne!(choice["finish_reason"], "abort");
-            if choice["finish_reason"].is_string() {
+            if choice["finish_reason"].as_str().is_some_and(|reason| !reason.is_empty()) {
                 ended.insert(choice["index"].as_u64());
             }
         }

@@ -117,9 +117,11 @@ pub fn well(text: &str) -> Script {
     [opened(), role()].into_iter().flatten().chain(words).chain([finishes("stop"), done(), end()].concat()).collect()
 }
 
-/// A whole answer with this status.
+/// A whole answer with this status: JSON, unless the fields say otherwise.
 pub fn answers(status: u16, fields: &[(&str, &str)], body: impl AsRef<[u8]>) -> Script {
-    [head(status, &[&[("content-type", "application/json")], fields].concat()), raw(body), end()].concat()
+    let typed = fields.iter().any(|(name, _)| *name == "content-type");
+    let json: &[(&str, &str)] = if typed { &[] } else { &[("content-type", "application/json")] };
+    [head(status, &[json, fields].concat()), raw(body), end()].concat()
 }
 
 /// A chat answer that does not stream.

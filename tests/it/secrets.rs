@@ -5,6 +5,7 @@ use crate::{record::Record, script::*, wanted::*, world::World};
 use fairlead_core::{
     api::Api,
     ask::Ask,
+    config::Provider,
     message::Headers,
     settings::{Endpoint, Secret},
 };
@@ -74,6 +75,7 @@ fn a_request_that_cannot_be_read_is_not_quoted() {
 fn a_secret_is_not_shown_by_accident() {
     let endpoint = Endpoint {
         name: "a".to_owned(),
+        provider: Provider::Vllm,
         root: String::new(),
         prefix: "/v1",
         api_key: Some(Secret::new("sk-hush-a".to_owned())),

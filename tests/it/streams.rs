@@ -35,6 +35,17 @@ fn every_choice_must_finish() {
 }
 
 #[test]
+fn an_empty_finish_reason_is_none() {
+    // Some servers send it with every event; taken for an end, it would cut the answer short.
+    let says_on = |text| event(chunk(0, &json!({ "content": text }), Some("")));
+    let script = [opened(), says_on("It "), wait(5000), says_on("goes on."), finishes("stop"), done(), end()].concat();
+    let expected = body_of(&script);
+    let record = run(chat(), script);
+    assert_eq!((record.outcome(), record.body()), ("ok", expected));
+    interrupted(&run(chat(), [opened(), says_on("It "), done(), end()].concat()));
+}
+
+#[test]
 fn all_choices_may_finish_in_one_event() {
     let both = json!({ "choices": [
         { "index": 1, "delta": {}, "finish_reason": "length" }, { "index": 0, "delta": {}, "finish_reason": "stop" },
@@ -122,7 +133,9 @@ fn what_nobody_here_knows_goes_through_as_it_is() {
         "event: message\nid: 7\nretry: 10\ndata: {\"choices\":[],\"x\":1}\n\n",
         "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\",\"new\":{\"deep\":[1e999]}},\"top\":null}],\"metrics\":{}}\n\n",
         "data:{\"choices\": [ {\"index\" : 0, \"delta\":{\"content\":\"\\u00e9\\ud83e\\udd80\"} } ] }\n\n",
-        "data: {\"choices\":[{\"index\":0,\"delta\":{}}],\"usage\":null}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{}}],\"usage\":null,\"error\":null}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"}}],\"usage\":{\"prompt_tokens\":7.0}}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"c\"},\"finish_reason\":\"\"}],\"usage\":[]}\n\n",
         "data: {\ndata: \"choices\":[]}\n\n",
     ];
     let script = [opened(), says("Well: "), raw(odd.concat()), finishes("stop"), done(), end()].concat();

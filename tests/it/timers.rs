@@ -39,6 +39,17 @@ fn headers_in_time_leave_the_rest_to_the_first_token() {
 }
 
 #[test]
+fn headers_that_wait_for_a_cold_start_are_given_the_first_tokens_time() {
+    let policy = json!({ "headers_ms": 2000, "first_token_ms": 5000, "max_attempts": 1 });
+    let cold = |ms| World::new().policy(policy.clone()).endpoint("c", [[wait(ms), well("Yes.")].concat()]).run(chat());
+    let record = cold(4999);
+    assert_eq!((record.outcome(), record.head_at), ("ok", 4999));
+    assert_eq!(record.requests[0].request.url, "https://c.hush.example/v2/id/openai/v1/chat/completions");
+    let record = cold(5001);
+    assert_eq!((&*record.param(), record.ended_at), ("first_token", 5000));
+}
+
+#[test]
 fn silence_is_borne_twice_as_long_where_parsers_hold_text_back() {
     let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
     let schema = json!({ "type": "json_schema" });

@@ -68,6 +68,16 @@ fn a_long_answer_flows_through() {
 }
 
 #[test]
+fn token_counts_of_another_shape_cost_no_answer() {
+    for usage in [json!({ "prompt_tokens": 7.0 }), json!([]), json!("none"), json!({ "prompt_tokens": -1 })] {
+        let mut body: serde_json::Value = serde_json::from_str(&answer("Yes.")).unwrap();
+        body["usage"] = usage;
+        let record = World::new().endpoint("a", [answers(200, &[], body.to_string())]).run(chat_whole());
+        assert_eq!((record.outcome(), record.text()), ("ok", body.to_string()));
+    }
+}
+
+#[test]
 fn any_json_type_is_json_and_nothing_else_is() {
     for (media_type, ok) in [
         ("application/json", true),

@@ -1,10 +1,10 @@
 //! A host in virtual time: its clock jumps to the next moment that anybody waits for.
 //!
-//! A [`World`] holds what will happen: the `CONFIG` (endpoints `a`, `b` and `c`, of which those
-//! with a script are the targets of the model `m`, in the order they were named), a script per
-//! request that an endpoint gets, and how the client behaves. [`World::run`] takes one request the
-//! whole way that a host does: read `CONFIG`, admit, read the request, plan, `open`, `Body::next`,
-//! `Body::deliver`. All times are milliseconds since the request's arrival.
+//! A [`World`] holds what will happen: the `CONFIG` (endpoints `a`, `b` and `c`, the last on RunPod,
+//! of which those with a script are the targets of the model `m`, in the order they were named), a
+//! script per request that an endpoint gets, and how the client behaves. [`World::run`] takes one
+//! request the whole way that a host does: read `CONFIG`, admit, read the request, plan, `open`,
+//! `Body::next`, `Body::deliver`. All times are milliseconds since the request's arrival.
 
 use crate::{
     record::{Record, Sent},
@@ -57,6 +57,7 @@ pub struct World {
     seed: u64,
     fleet: Rc<RefCell<Fleet>>,
     early_timers: bool,
+    cancelled_at: Option<u64>,
 }
 
 #[derive(Default)]
@@ -88,6 +89,7 @@ impl World {
             seed: 1,
             fleet: Rc::default(),
             early_timers: false,
+            cancelled_at: None,
         }
     }
 
@@ -167,20 +169,26 @@ impl World {
         self
     }
 
+    /// The host drops the call's future at this moment, as a cancelled request's is.
+    pub fn cancelled(mut self, at: u64) -> Self {
+        self.cancelled_at = Some(at);
+        self
+    }
+
     fn settings(&self) -> Settings {
-        let endpoint = |name: &str| {
-            json!({
-                "name": name,
-                "provider": "vllm",
-                "base_url": format!("https://{name}.hush.example/v1"),
-                "api_key_secret": format!("KEY_{}", name.to_uppercase()),
-            })
-        };
+        let endpoints = json!([
+            { "name": "a", "provider": "vllm", "base_url": "https://a.hush.example/v1", "api_key_secret": "KEY_A" },
+            { "name": "b", "provider": "vllm", "base_url": "https://b.hush.example/v1", "api_key_secret": "KEY_B" },
+            {
+                "name": "c", "provider": "runpod", "mode": "openai", "base_url": "https://c.hush.example/v2/id",
+                "api_key_secret": "KEY_C"
+            },
+        ]);
         let asked: Vec<&String> = self.policies.as_object().into_iter().flat_map(|map| map.keys()).collect();
         let key = fairlead_core::access::hash_key(crate::wanted::CLIENT_KEY);
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         let config = json!({
-            "endpoints": Vec::from(["a", "b", "c"].map(endpoint)),
+            "endpoints": endpoints,
             "models": [{ "name": "m", "targets": self.targets }],
             "policies": self.policies,
             "clients": [{ "name": "tests", "keys_sha256": [hex], "policies": asked }],
@@ -209,13 +217,15 @@ impl World {
             ..State::default()
         })));
         let call = Call::new(START, order, self.fleet);
-        host.run(serve(&host, call, self.client, &mut record));
+        host.run(serve(&host, call, self.client, &mut record), self.cancelled_at);
         let mut state = host.0.borrow_mut();
         record.ended_at = state.now;
         record.requests = std::mem::take(&mut state.requests);
         record.events = std::mem::take(&mut state.events);
         record.timers = state.timers;
-        record.check();
+        if self.cancelled_at.is_none() {
+            record.check();
+        }
         record
     }
 }
@@ -300,8 +310,8 @@ impl Host {
         })
     }
 
-    /// Polls to the end, letting the time pass whenever there is nothing to do.
-    fn run(&self, future: impl Future<Output = ()>) {
+    /// Polls to the end, letting the time pass whenever there is nothing to do; or drops the future.
+    fn run(&self, future: impl Future<Output = ()>, cancelled_at: Option<u64>) {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
         loop {
@@ -311,7 +321,10 @@ impl Host {
             }
             let mut state = self.0.borrow_mut();
             let next = state.awaited.iter().min().copied();
-            state.now = next.expect("the call waits for ever");
+            state.now = next.expect("the call waits for ever").min(cancelled_at.unwrap_or(u64::MAX));
+            if cancelled_at == Some(state.now) {
+                return;
+            }
         }
     }
 }

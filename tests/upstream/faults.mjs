@@ -121,12 +121,15 @@ export const FAULTS = {
     await reply.head(answer);
     await reply.allAtOnce(answer.events);
   }),
-  gzip: onAnswer('the answer gzip-encoded, asked for or not', {}, async (reply, answer) => {
-    const body = gzipSync(bodyOf(answer));
-    await reply.head({ ...answer, headers: { ...answer.headers, 'content-encoding': 'gzip' } }, { length: null });
-    await reply.chunk(body);
-    await reply.end();
-  }),
+  gzip: onAnswer('the answer gzip-encoded, asked for or not, chunked or `withLength`', { withLength: false },
+    async (reply, answer, { withLength }) => {
+      const body = gzipSync(bodyOf(answer));
+      const zipped = { ...answer, headers: { ...answer.headers, 'content-encoding': 'gzip' } };
+      await reply.head(zipped, { length: withLength ? body.length : null });
+      if (withLength) return reply.payload(body);
+      await reply.chunk(body);
+      return reply.end();
+    }),
 
   // ---- statuses ----
   status: any('any `status`; `message` or `body` say more', { status: 500 }, status),
@@ -164,8 +167,9 @@ export async function perform(name, reply, answer, params) {
   await (untouched ? reply.whole(answer) : run(reply, dressed(answer, params), params));
 }
 
-/** A stream in the line ends and with the byte order mark that the parameters ask for. */
-function dressed(answer, { framing, bom }) {
+/** An answer with the headers, and a stream in the line ends and with the byte order mark, that the parameters ask for. */
+function dressed(plain, { framing, bom, headers }) {
+  const answer = headers ? { ...plain, headers: { ...plain.headers, ...headers } } : plain;
   if (!answer.events || (!framing && !bom)) return answer;
   const lines = (text) => (framing ? text.replaceAll('\n', LINE_ENDS[framing]) : text);
   return {

@@ -257,6 +257,10 @@ const PROOFS = {
     assert.equal(response.headers['content-encoding'], 'gzip');
     assert.deepEqual(eventsIn(gunzipSync(response.payload)), normal);
     assert.deepEqual(gunzipSync((await whole('gzip')).payload), plain);
+    const measured = await whole('gzip', { withLength: true });
+    assertPlainEnd(measured);
+    assert.equal(measured.headers['content-length'], String(measured.payload.length));
+    assert.deepEqual(gunzipSync(measured.payload), plain);
   },
   status: async () => {
     assertStatus(await streamed('status', { status: 418 }), 418, "I'm a Teapot");
@@ -392,6 +396,15 @@ describe('a fault is chosen', () => {
     assert.equal(await outcome({ ...body, sim: { tokens: 3 } }), 'http-502');
   });
 
+  it('on a faultless server by script only', async (t) => {
+    const faultless = await startVllm({ faultless: true });
+    t.after(() => faultless.close());
+    const asked = { ...STREAM, model: 'sim-http-502', sim: 'http-503' };
+    assert.equal((await exchange(faultless, { body: asked })).status, 200);
+    faultless.script('http-500');
+    assert.equal((await exchange(faultless, { body: asked })).status, 500);
+  });
+
   it('and a name that stands for nothing is refused', async () => {
     assert.throws(() => server.script('typo'), /no fault named typo/);
     assert.throws(() => { server.fault = 'typo'; }, /no fault named typo/);
@@ -410,6 +423,13 @@ describe('a fault', () => {
     const response = await streamed('error-mid-stream', { framing: 'crlf', text, segment: 3 });
     assertPlainEnd(response);
     assert.match(response.payload.toString(), /🛟.*\r\n\r\ndata: {"error".*\r\n\r\ndata: \[DONE\]\r\n\r\n$/s);
+  });
+
+  it('brings the headers that are asked for', async () => {
+    for (const ask of [streamed, whole]) {
+      const { headers } = await ask('ok', { headers: { 'set-cookie': 'a=1', server: 'gunicorn' } });
+      assert.deepEqual([headers['set-cookie'], headers.server], ['a=1', 'gunicorn']);
+    }
   });
 
   it('ends when the client leaves, also where it lasts for ever', async (t) => {

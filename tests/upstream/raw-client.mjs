@@ -36,14 +36,14 @@ export function requestBytes({ method = 'POST', path = '/v1/chat/completions', h
   return Buffer.concat([Buffer.from(`${method} ${path} HTTP/1.1\r\n${lines}\r\n`), bytes]);
 }
 
-/** As much of a response as there is. */
+/** As much of a response as there is; names of headers in lower case. */
 export function parseResponse(raw) {
   const blank = raw.indexOf('\r\n\r\n');
   if (blank < 0) return { raw, status: null, headers: {}, payload: Buffer.alloc(0), whole: false };
   const [statusLine, ...lines] = raw.subarray(0, blank).toString('latin1').split('\r\n');
   const headers = Object.fromEntries(lines.map((line) => {
     const colon = line.indexOf(':');
-    return [line.slice(0, colon), line.slice(colon + 2)];
+    return [line.slice(0, colon).toLowerCase(), line.slice(colon + 2)];
   }));
   const body = raw.subarray(blank + 4);
   const framed = headers['transfer-encoding'] === 'chunked' ? unchunked(body) : {

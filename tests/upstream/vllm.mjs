@@ -22,6 +22,7 @@ import { hex } from './tokens.mjs';
  * @property {number} [keepAliveMs] how long an idle connection stays
  * @property {number} [maxModelLen] prompt tokens beyond it are refused
  * @property {number} [keepRequests] how many requests are remembered
+ * @property {boolean} [faultless] no request can ask for a fault, neither by its `sim` field nor by its model's name
  * @property {number} [now] the instant in milliseconds that every answer claims to come from
  */
 const DEFAULTS = {
@@ -35,6 +36,7 @@ const DEFAULTS = {
   keepAliveMs: 5000,
   maxModelLen: 1 << 20,
   keepRequests: 1000,
+  faultless: false,
   // Constant, so that the same request gets the same bytes on any day. It is when the captures were made.
   now: Date.UTC(2026, 10, 21, 22, 24, 46),
 };
@@ -209,10 +211,11 @@ class Vllm extends EventEmitter {
 
   /** The fault and all options of one request: programmatic beats body beats model, and each beats the defaults. */
   #specFor(request, body, record) {
-    const { tokenMs, firstTokenMs, maxMs } = this.#options;
+    const { tokenMs, firstTokenMs, maxMs, faultless } = this.#options;
     if (request.method !== 'POST') return { tokenMs, firstTokenMs, maxMs, fault: 'ok' };
-    const sim = Array.isArray(body?.sim) ? body.sim[this.#attempt(record)] : body?.sim;
-    const model = isFault(faultOf(body?.model)) ? { fault: faultOf(body.model) } : {};
+    const asked = faultless ? {} : body;
+    const sim = Array.isArray(asked?.sim) ? asked.sim[this.#attempt(record)] : asked?.sim;
+    const model = isFault(faultOf(asked?.model)) ? { fault: faultOf(asked.model) } : {};
     const set = this.#script.shift() ?? (this.#fault.fault === 'ok' ? {} : this.#fault);
     const chosen = { fault: 'ok', ...model, ...(sim && named(sim)), ...set };
     return { tokenMs, firstTokenMs, maxMs, ...FAULTS[chosen.fault].params, ...chosen };

@@ -222,31 +222,17 @@ describe('a service binding that `via` names', () => {
     policies: { default: policy },
   });
   const GPU = { type: 'worker', worker: 'tunnel' };
-  /** Stands in for the way to a private network: knows where gpu.internal is, which nobody else does. */
+  /** Stands in for the way to a private network: it knows where gpu.internal is, which nobody else does. */
   const tunnel = () => ({
-    config: {
-      name: 'tunnel',
-      compatibilityDate: '2026-11-17',
-      manifest: {
-        mainModule: 'tunnel.mjs',
-        modulesRoot: '/',
-        modules: {
-          'tunnel.mjs': {
-            type: 'esm',
-            contents: `export default {
-              fetch(request) {
-                const { pathname } = new URL(request.url);
-                return fetch('${vllm.url}' + pathname, request);
-              },
-            };`,
-          },
-        },
+    tunnel: `export default {
+      fetch(request) {
+        return fetch('${vllm.url}' + new URL(request.url).pathname, request);
       },
-    },
+    };`,
   });
 
   it('is the way that requests and streams take', async (t) => {
-    const gateway = await started(t, viaGpu(), { env: { GPU }, workers: [tunnel()] });
+    const gateway = await started(t, viaGpu(), { env: { GPU }, workers: tunnel() });
     for (const stream of [false, true]) {
       vllm.reset();
       const response = await gateway.fetch(CHAT, { body: { ...BODY, stream } });
@@ -257,14 +243,14 @@ describe('a service binding that `via` names', () => {
   });
 
   it('is a way on which an end reaches the endpoint, too', async (t) => {
-    const gateway = await started(t, viaGpu({ idle_ms: 300 }), { env: { GPU }, workers: [tunnel()] });
+    const gateway = await started(t, viaGpu({ idle_ms: 300 }), { env: { GPU }, workers: tunnel() });
     const response = await gateway.fetch(CHAT, { body: { ...BODY, stream: true, sim: { fault: 'stall' } } });
     assert.match(await response.text(), /"param":"idle","code":"upstream_timeout"/);
     await vllm.until(() => vllm.requests[0].closedByClientAt, 2000);
   });
 
   it('that fails is an endpoint that fails', async (t) => {
-    const gateway = await started(t, viaGpu({ max_attempts: 1 }), { env: { GPU }, workers: [tunnel()] });
+    const gateway = await started(t, viaGpu({ max_attempts: 1 }), { env: { GPU }, workers: tunnel() });
     const response = await gateway.fetch(CHAT, { body: { ...BODY, sim: { fault: 'reset' } } });
     assert.deepEqual([response.status, (await response.json()).error.code], [502, 'upstream_unreachable']);
   });

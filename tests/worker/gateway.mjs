@@ -19,9 +19,9 @@ const LONGEST_MS = 20_000;
  * @param {object} [more]
  * @param {Record<string, string>} [more.secrets] by name
  * @param {Record<string, object>} [more.env] further bindings, as Miniflare describes them
- * @param {object[]} [more.workers] further Workers that bindings may lead to
+ * @param {Record<string, string>} [more.workers] the source of further Workers, by the names that bindings lead to
  */
-export async function startGateway(config, { secrets = {}, env = {}, workers = [] } = {}) {
+export async function startGateway(config, { secrets = {}, env = {}, workers = {} } = {}) {
   const gateway = new Gateway();
   await gateway.start({
     ...(config && { CONFIG: { type: 'json', value: config } }),
@@ -48,7 +48,7 @@ class Gateway extends EventEmitter {
   logs = [];
   /** All that was printed, word for word. */
   printed = [];
-  /** What workerd printed beside the Worker's lines; nothing is as it should be. */
+  /** What nobody was ready for: exceptions that the Worker logged, and whatever workerd itself printed. */
   troubles = [];
   #miniflare;
   #url;
@@ -66,10 +66,12 @@ class Gateway extends EventEmitter {
       handleStructuredLogs: ({ level, message }) => this.#hear(level, message),
       workers: [
         {
-          config: { name: 'fairlead', ...compatibility(), manifest: manifest(), env },
+          config: { name: 'fairlead', ...compatibility(), manifest: manifestOf(built()), env },
           dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
         },
-        ...workers,
+        ...Object.entries(workers).map(([name, source]) => ({
+          config: { name, ...compatibility(), manifest: manifestOf({ 'index.js': { type: 'esm', contents: source } }) },
+        })),
       ],
     });
     await this.#miniflare.ready;
@@ -124,7 +126,9 @@ class Gateway extends EventEmitter {
   #hear(level, message) {
     this.printed.push(message);
     if (level === 'log' && message.startsWith('{')) {
-      this.logs.push(JSON.parse(message));
+      const line = JSON.parse(message);
+      this.logs.push(line);
+      if (line.event === 'internal') this.troubles.push(message);
       this.emit('line');
     } else if (!message.includes('does not need to be specified anymore')) {
       this.troubles.push(message);
@@ -139,13 +143,11 @@ function compatibility() {
   return { compatibilityDate, compatibilityFlags: JSON.parse(flags) };
 }
 
-function manifest() {
+const manifestOf = (modules) => ({ mainModule: 'index.js', modulesRoot: fileURLToPath(build), modules });
+
+function built() {
   return {
-    mainModule: 'index.js',
-    modulesRoot: fileURLToPath(build),
-    modules: {
-      'index.js': { type: 'esm', contents: readFileSync(new URL('index.js', build), 'utf8') },
-      'index_bg.wasm': { type: 'wasm', contents: readFileSync(new URL('index_bg.wasm', build)) },
-    },
+    'index.js': { type: 'esm', contents: readFileSync(new URL('index.js', build), 'utf8') },
+    'index_bg.wasm': { type: 'wasm', contents: readFileSync(new URL('index_bg.wasm', build)) },
   };
 }

@@ -10,6 +10,7 @@
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import { after, before, describe, it } from 'node:test';
+import OpenAI from 'openai';
 import { requestBytes } from '../upstream/raw-client.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
 import { endpointsOf, requestsOf, startGateway } from './gateway.mjs';
@@ -158,6 +159,20 @@ describe('a client that leaves while a stream flows is seen by the endpoint with
     await caller.leave();
     await caller.assertReleasedWithin(1000);
   });
+});
+
+it('an SDK whose user breaks off its loop leaves', async () => {
+  const client = new OpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'any', timeout: 20_000 });
+  const body = { model: 'patient', messages: [], stream: true, sim: { tokens: 100_000 } };
+  const id = 'broken-off';
+  for await (const chunk of await client.chat.completions.create(body, { headers: { 'x-request-id': id } })) {
+    if (chunk.choices[0].delta.content) break;
+  }
+  const left = Date.now();
+  const [record] = requestsOf(vllm, id);
+  await vllm.until(() => record.closedByClientAt);
+  assert.ok(record.closedByClientAt - left <= 1000, `released after ${record.closedByClientAt - left} ms`);
+  assert.equal((await gateway.line({ request_id: id, event: 'call_ended' })).outcome, 'client_gone');
 });
 
 describe('a client that leaves in silence is seen by the endpoint within one keepalive', () => {

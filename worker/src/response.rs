@@ -80,7 +80,9 @@ async fn pump(
             None => false,
         };
         if !taken {
-            let _ = JsFuture::from(writer.abort()).await;
+            // For the platform's log; the client, if it is still there, sees its connection break.
+            let reason = js_sys::Error::new("The answer could not be brought to its end.");
+            let _ = JsFuture::from(writer.abort_with_reason(&reason)).await;
             return;
         }
     }

@@ -51,6 +51,7 @@ pub async fn answer(request: &Request, env: &Env, context: &Context) -> Result<R
     match visit.dispatch(&request_id, &extra).await {
         Ok(response) => Ok(response),
         Err(Stop::Told(error)) => respond_error(&error, visit.path, &extra),
+        Err(Stop::Gone) => unread(&extra),
         Err(Stop::Js(error)) => {
             log::internal(&request_id, &error);
             let error = Error::new(Code::Internal, "The gateway failed; its log says more under this request's id.");
@@ -63,6 +64,8 @@ pub async fn answer(request: &Request, env: &Env, context: &Context) -> Result<R
 enum Stop {
     /// An error for the caller.
     Told(Error),
+    /// The caller has left.
+    Gone,
     /// The platform threw.
     Js(JsValue),
 }
@@ -162,29 +165,33 @@ impl Visit<'_> {
             model: model.name.clone(),
         };
         let order = Order { ask, model, policy, request_id: request_id.to_owned(), deadline_ms, seed: random() };
-        let call = Call::new(self.arrived, order, Rc::clone(&self.gateway.fleet));
+        let mut call = Call::new(self.arrived, order, Rc::clone(&self.gateway.fleet));
+        // The deadline runs from the arrival. The endpoint's timers do not: a body that took long
+        // to come is no silence of the endpoint.
+        call.pause(self.arrived);
+        call.resume(runtime::now());
         let runtime = WorkerRuntime::new(self.env.clone(), self.request.signal(), fields);
         match drive::open(runtime, call).await {
             Some(opened) => Ok(response::of_call(opened, extra, self.context).await?),
-            // Nobody is there to read it; nginx's status for that.
-            None => Ok(response::whole(&head(499, &[]), extra, b"")?),
+            None => Err(Stop::Gone),
         }
     }
 
-    /// The request's body, up to a bound.
+    /// The request's body, up to a bound. One that breaks off is left behind by a caller who has
+    /// gone: no failure of the gateway.
     async fn body(&self, limit: u64) -> Result<Rc<[u8]>, Stop> {
         let announced = self.headers.get("content-length").and_then(|length| length.parse::<u64>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(too_large(limit).into());
         }
         if announced.is_some() {
-            let buffer = JsFuture::from(self.request.array_buffer()?).await?;
+            let buffer = JsFuture::from(self.request.array_buffer()?).await.map_err(|_| Stop::Gone)?;
             return Ok(Uint8Array::new(&buffer).to_vec().into());
         }
         let Some(stream) = self.request.body() else { return Ok(Rc::new([])) };
         let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
         let mut body = Vec::new();
-        while let Some(chunk) = runtime::read(&reader).await? {
+        while let Some(chunk) = runtime::read(&reader).await.map_err(|_| Stop::Gone)? {
             body.extend_from_slice(&chunk.to_vec());
             if exceeds(body.len(), limit) {
                 return Err(too_large(limit).into());
@@ -261,6 +268,11 @@ fn respond_error(error: &Error, path: &str, extra: &Extra) -> Result<Response, J
         _ => {}
     }
     response::whole(&head, extra, &error.body(dialect))
+}
+
+/// The answer that nobody is there to read, with nginx's status for that.
+fn unread(extra: &Extra) -> Result<Response, JsValue> {
+    response::whole(&head(499, &[]), extra, b"")
 }
 
 fn json(extra: &Extra, body: &[u8]) -> Result<Response, Stop> {
