@@ -248,6 +248,31 @@ impl Call {
         }
     }
 
+    /// Whether the client takes nothing for now.
+    pub const fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// Whether nothing is left to do for now but to bring one attempt's content to the client.
+    pub fn is_steady(&self) -> bool {
+        self.winner.is_some() && self.order.ask.stream && !self.has_output()
+    }
+
+    /// Whether an output waits to be taken.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Takes the output that sends the whole of a chunk of this length on, if that is all there is.
+    pub fn take_whole_slice(&mut self, length: usize) -> bool {
+        let only = self.out.len() == 1
+            && matches!(self.out.front(), Some(Output::Emit(Emit::Slice(range))) if *range == (0..length));
+        if only {
+            self.out.clear();
+        }
+        only
+    }
+
     /// When the call must be over.
     pub const fn deadline(&self) -> Instant {
         self.deadline
@@ -316,9 +341,12 @@ impl Call {
                 self.commit(now, status, headers);
             }
         }
-        for emit in std::mem::take(&mut self.emits) {
+        // Taken and given back, so that its memory serves for every chunk.
+        let mut emits = std::mem::take(&mut self.emits);
+        for emit in emits.drain(..) {
             self.emit(now, emit);
         }
+        self.emits = emits;
     }
 
     fn emit(&mut self, now: Instant, emit: Emit) {

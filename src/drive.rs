@@ -52,6 +52,10 @@ pub struct Body<R: Runtime> {
 /// How long behind its deadline a call waits for the client to take its last words.
 const LAST_WORDS_MS: u64 = 1000;
 
+/// Nothing more will come.
+#[derive(Clone, Copy, Debug)]
+pub struct Over;
+
 enum Step<C> {
     Head(ResponseHead),
     Piece(Piece<C>),
@@ -81,46 +85,65 @@ pub async fn open<R: Runtime>(runtime: R, call: Call) -> Option<Opened<R>> {
 impl<R: Runtime> Body<R> {
     /// The next bytes; `None` at the end. Before the first call and between two nothing is read
     /// from any endpoint, and the timers of its silence stand still.
-    pub async fn next(&mut self) -> Option<Piece<R::Chunk>> {
-        self.call.resume(self.runtime.now());
-        let step = poll_fn(|context| self.poll_step(context)).await;
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece<R::Chunk>>> {
+        self.resume();
+        let Poll::Ready(step) = self.poll_step(context) else { return Poll::Pending };
         self.call.pause(self.runtime.now());
-        match step {
+        Poll::Ready(match step {
             Step::Piece(piece) => Some(piece),
             Step::Head(_) | Step::Over => None,
-        }
+        })
+    }
+
+    /// See [`Body::poll_next`].
+    pub async fn next(&mut self) -> Option<Piece<R::Chunk>> {
+        poll_fn(|context| self.poll_next(context)).await
     }
 
     /// Waits until the client has taken what `delivery` brings it, for as long as the call's
     /// deadline allows; at the deadline its endpoints are let go, and what there is to say about
     /// it is waited for a moment longer, or it could reach nobody. `false`: the client did not
     /// take it; the call is over.
-    pub async fn deliver(&mut self, delivery: impl Future<Output = bool>) -> bool {
-        let mut delivery = pin!(delivery);
-        let taken = poll_fn(|context| {
-            loop {
-                if let Poll::Ready(taken) = delivery.as_mut().poll(context) {
-                    return Poll::Ready(taken);
+    pub fn poll_deliver(
+        &mut self,
+        context: &mut Context<'_>,
+        mut delivery: Pin<&mut impl Future<Output = bool>>,
+    ) -> Poll<bool> {
+        loop {
+            if let Poll::Ready(taken) = delivery.as_mut().poll(context) {
+                if !taken {
+                    self.leave();
                 }
-                if self.poll_gone(context) {
+                return Poll::Ready(taken);
+            }
+            if self.poll_gone(context) {
+                self.leave();
+                return Poll::Ready(false);
+            }
+            let over = self.call.poll_timeout().is_none();
+            let until = self.call.deadline().after(if over { LAST_WORDS_MS } else { 0 });
+            match self.poll_timer(context, until) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) if over => {
+                    self.leave();
                     return Poll::Ready(false);
                 }
-                let over = self.call.poll_timeout().is_none();
-                let until = self.call.deadline().after(if over { LAST_WORDS_MS } else { 0 });
-                match self.poll_timer(context, until) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(()) if over => return Poll::Ready(false),
-                    Poll::Ready(()) => self.call.handle_input(self.runtime.now(), Input::Timeout),
-                }
-                self.exchanges.clear();
+                Poll::Ready(()) => self.call.handle_input(self.runtime.now(), Input::Timeout),
             }
-        })
-        .await;
-        if taken {
-            return true;
+            self.exchanges.clear();
         }
+    }
+
+    /// See [`Body::poll_deliver`].
+    pub async fn deliver(&mut self, delivery: impl Future<Output = bool>) -> bool {
+        let mut delivery = pin!(delivery);
+        poll_fn(|context| self.poll_deliver(context, delivery.as_mut())).await
+    }
+
+    /// The client has left: the call is over. Nobody takes what is left to say; only its facts are
+    /// still of use.
+    pub fn leave(&mut self) {
         self.call.handle_input(self.runtime.now(), Input::ClientGone);
-        // Nobody takes what is left to say; only its facts are still of use.
         while let Some(output) = self.call.poll_output() {
             if let Output::Event(event) = output {
                 self.runtime.tell(&event);
@@ -128,7 +151,64 @@ impl<R: Runtime> Body<R> {
         }
         self.exchanges.clear();
         self.over = true;
-        false
+    }
+
+    /// The exchange whose answer the client has begun to get, while there is nothing else to do
+    /// than to carry its chunks over. A host may then read it by itself, and give what comes to
+    /// [`Body::look`] or [`Body::take_in`]; meanwhile it polls [`Body::poll_other`].
+    pub fn steady(&mut self) -> Option<&mut R::Exchange> {
+        let steady = !self.over && self.call.is_steady();
+        let [(_, exchange)] = self.exchanges.as_mut_slice() else { return None };
+        steady.then_some(exchange)
+    }
+
+    /// Takes in a chunk of the exchange that [`Body::steady`] gave. `true`: it goes on as it is.
+    /// `false`: what it comes to is among the next pieces.
+    pub fn look(&mut self, chunk: R::Chunk) -> bool {
+        self.take_in(Received::Chunk(chunk));
+        self.call.take_whole_slice(self.buffer.len())
+    }
+
+    /// Takes in what came from the exchange that [`Body::steady`] gave.
+    pub fn take_in(&mut self, received: Received<R::Chunk>) {
+        self.resume();
+        if let [(attempt, _)] = *self.exchanges.as_slice() {
+            self.on_received(attempt, received);
+        }
+    }
+
+    /// Ready when something else than a chunk is there: then [`Body::take_piece`] gives what the
+    /// client gets of it. `slow` says since when the client has been taking its time, if it is;
+    /// [`Body::poll_next`], [`Body::look`] and [`Body::take_in`] end that.
+    pub fn poll_other(&mut self, context: &mut Context<'_>, slow: impl Fn() -> Option<Instant>) -> Poll<()> {
+        while !self.over && !self.call.has_output() {
+            if self.poll_gone(context) {
+                self.call.handle_input(self.runtime.now(), Input::ClientGone);
+                break;
+            }
+            let Some(at) = self.call.poll_timeout() else { break };
+            let Poll::Ready(()) = self.poll_timer(context, at) else { return Poll::Pending };
+            if let Some(since) = slow() {
+                self.call.pause(since);
+            }
+            self.call.handle_input(self.runtime.now(), Input::Timeout);
+        }
+        Poll::Ready(())
+    }
+
+    /// The next bytes that are there already; `Err`: the call is over.
+    pub fn take_piece(&mut self) -> Result<Option<Piece<R::Chunk>>, Over> {
+        match self.take_outputs() {
+            Some(Step::Piece(piece)) => Ok(Some(piece)),
+            Some(Step::Head(_)) | None => Ok(None),
+            Some(Step::Over) => Err(Over),
+        }
+    }
+
+    fn resume(&mut self) {
+        if self.call.is_paused() {
+            self.call.resume(self.runtime.now());
+        }
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step<R::Chunk>> {
@@ -190,26 +270,31 @@ impl<R: Runtime> Body<R> {
     fn poll_exchanges(&mut self, context: &mut Context<'_>) -> bool {
         for (attempt, exchange) in &mut self.exchanges {
             let Poll::Ready(received) = exchange.poll_received(context) else { continue };
-            let (attempt, now) = (*attempt, self.runtime.now());
-            match received {
-                Received::Head(head) => self.call.handle_input(now, Input::Head { attempt, head }),
-                Received::Chunk(chunk) => {
-                    chunk.copy_to(&mut self.buffer);
-                    self.chunk = Some(chunk);
-                    self.call.handle_input(now, Input::Chunk { attempt, bytes: &self.buffer });
-                }
-                Received::End => {
-                    self.exchanges.retain(|(id, _)| *id != attempt);
-                    self.call.handle_input(now, Input::End { attempt });
-                }
-                Received::Failed => {
-                    self.exchanges.retain(|(id, _)| *id != attempt);
-                    self.call.handle_input(now, Input::Failed { attempt });
-                }
-            }
+            let attempt = *attempt;
+            self.on_received(attempt, received);
             return true;
         }
         false
+    }
+
+    fn on_received(&mut self, attempt: u32, received: Received<R::Chunk>) {
+        let now = self.runtime.now();
+        match received {
+            Received::Head(head) => self.call.handle_input(now, Input::Head { attempt, head }),
+            Received::Chunk(chunk) => {
+                chunk.copy_to(&mut self.buffer);
+                self.chunk = Some(chunk);
+                self.call.handle_input(now, Input::Chunk { attempt, bytes: &self.buffer });
+            }
+            Received::End => {
+                self.exchanges.retain(|(id, _)| *id != attempt);
+                self.call.handle_input(now, Input::End { attempt });
+            }
+            Received::Failed => {
+                self.exchanges.retain(|(id, _)| *id != attempt);
+                self.call.handle_input(now, Input::Failed { attempt });
+            }
+        }
     }
 
     /// Ready when the moment `at` has come. Progress moves that moment later without touching the

@@ -7,6 +7,7 @@
 mod cors;
 mod gateway;
 mod log;
+mod pump;
 mod response;
 mod routes;
 mod runtime;

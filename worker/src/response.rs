@@ -1,15 +1,16 @@
 //! The client's responses: whole ones, and streams.
 
-use crate::runtime::WorkerRuntime;
+use crate::{
+    pump::pump,
+    runtime::{JsChunk, WorkerRuntime},
+};
 use fairlead_core::{
-    drive::{Body, Opened, Piece},
+    drive::{Opened, Piece},
     message::ResponseHead,
-    runtime::Runtime,
 };
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue, prelude::*};
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{ReadableStream, Response, ResponseInit, WritableStream, WritableStreamDefaultWriter};
+use web_sys::{ReadableStream, Response, ResponseInit, WritableStream};
 use worker::Context;
 
 #[wasm_bindgen]
@@ -45,7 +46,7 @@ pub async fn of_call(opened: Opened<WorkerRuntime>, extra: &Extra, context: &Con
                 Some(piece) => first.push(piece),
                 None => {
                     return Response::new_with_opt_js_u8_array_and_init(
-                        first.pop().and_then(bytes).as_ref(),
+                        first.pop().and_then(only).as_ref(),
                         &init(&head, extra),
                     );
                 }
@@ -59,38 +60,8 @@ pub async fn of_call(opened: Opened<WorkerRuntime>, extra: &Extra, context: &Con
     Ok(response)
 }
 
-/// Brings a body to the client, piece by piece.
-async fn pump(
-    first: Vec<Piece<<WorkerRuntime as Runtime>::Chunk>>,
-    mut body: Body<WorkerRuntime>,
-    writer: WritableStreamDefaultWriter,
-) {
-    let mut first = first.into_iter();
-    loop {
-        let piece = match first.next() {
-            Some(piece) => Some(piece),
-            None => body.next().await,
-        };
-        let Some(piece) = piece else { break };
-        let taken = match bytes(piece) {
-            Some(bytes) => {
-                let written = writer.write_with_chunk(&bytes);
-                body.deliver(async { JsFuture::from(written).await.is_ok() }).await
-            }
-            None => false,
-        };
-        if !taken {
-            // For the platform's log; the client, if it is still there, sees its connection break.
-            let reason = js_sys::Error::new("The answer could not be brought to its end.");
-            let _ = JsFuture::from(writer.abort_with_reason(&reason)).await;
-            return;
-        }
-    }
-    let _ = JsFuture::from(writer.close()).await;
-}
-
-/// A piece as the platform takes it; `None` for a body that must be broken off.
-fn bytes(piece: Piece<<WorkerRuntime as Runtime>::Chunk>) -> Option<Uint8Array> {
+/// The only piece of a whole answer.
+fn only(piece: Piece<JsChunk>) -> Option<Uint8Array> {
     match piece {
         Piece::Bytes(bytes) => Some(Uint8Array::from(bytes.as_slice())),
         Piece::Slice(chunk, range) => Some(chunk.slice(&range)),

@@ -90,6 +90,12 @@ pub fn now() -> Instant {
 #[derive(Clone)]
 pub struct JsChunk(Uint8Array);
 
+impl From<Uint8Array> for JsChunk {
+    fn from(bytes: Uint8Array) -> Self {
+        Self(bytes)
+    }
+}
+
 impl JsChunk {
     /// A part of it, by reference.
     pub fn slice(&self, range: &std::ops::Range<usize>) -> Uint8Array {
@@ -125,6 +131,14 @@ enum State {
 }
 
 impl Fetch {
+    /// The body's reader, while nothing is being read from it.
+    pub fn idle_reader(&mut self) -> Option<ReadableStreamDefaultReader> {
+        match &self.state {
+            State::Open { reader, read: None } => Some(reader.clone()),
+            _ => None,
+        }
+    }
+
     fn send(env: &Env, endpoint: &Endpoint, request: &Request) -> Self {
         // The constructor takes nothing and cannot fail.
         let controller = AbortController::new().unwrap_throw();

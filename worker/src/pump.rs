@@ -1,0 +1,167 @@
+//! Brings a body to the client.
+//!
+//! Chunks that go on as they are travel in a loop of JavaScript, `lane.js`, which shows each one
+//! to the core; a wasm future woken for every token would cost as much again as reading and
+//! writing it. Everything else, and all that is decided, stays here.
+
+use crate::runtime::{Fetch, JsChunk, WorkerRuntime};
+use fairlead_core::{
+    drive::{Body, Piece},
+    runtime::Received,
+    time::Instant,
+};
+use js_sys::{Promise, Uint8Array};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+};
+use wasm_bindgen::{JsValue, prelude::*};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{ReadableStreamDefaultReader, WritableStreamDefaultWriter};
+
+#[wasm_bindgen(module = "/src/lane.js")]
+extern "C" {
+    type Lane;
+    #[wasm_bindgen(constructor)]
+    fn new() -> Lane;
+    #[wasm_bindgen(method)]
+    fn run(
+        this: &Lane,
+        reader: &ReadableStreamDefaultReader,
+        writer: &WritableStreamDefaultWriter,
+        look: &Closure<dyn FnMut(Uint8Array) -> bool>,
+    ) -> Promise;
+    #[wasm_bindgen(method, getter, js_name = waitingSince)]
+    fn waiting_since(this: &Lane) -> f64;
+    #[wasm_bindgen(method, setter, js_name = paused)]
+    fn set_paused(this: &Lane, paused: bool);
+}
+
+/// Why the lane was left; the numbers stand in `lane.js`.
+enum Left {
+    Ended,
+    ReadFailed,
+    WriteFailed,
+    /// A chunk does not go on as it is, or a timer is to be armed anew.
+    ForNow,
+}
+
+impl From<JsValue> for Left {
+    fn from(code: JsValue) -> Self {
+        match code.as_f64().map(|code| code as u32) {
+            Some(0) => Self::Ended,
+            Some(1) => Self::ReadFailed,
+            Some(2) => Self::WriteFailed,
+            _ => Self::ForNow,
+        }
+    }
+}
+
+/// Writes a body to its end. `first` are pieces of it that were taken before.
+pub async fn pump(first: Vec<Piece<JsChunk>>, body: Body<WorkerRuntime>, writer: WritableStreamDefaultWriter) {
+    let pump = Pump { body: Rc::new(RefCell::new(body)), writer };
+    let end = if pump.run(first).await {
+        pump.writer.close()
+    } else {
+        // For the platform's log; the client, if it is still there, sees its connection break.
+        let reason = js_sys::Error::new("The answer could not be brought to its end.");
+        pump.writer.abort_with_reason(&reason)
+    };
+    let _ = JsFuture::from(end).await;
+}
+
+struct Pump {
+    body: Rc<RefCell<Body<WorkerRuntime>>>,
+    writer: WritableStreamDefaultWriter,
+}
+
+impl Pump {
+    /// Whether the body came to its end.
+    async fn run(&self, first: Vec<Piece<JsChunk>>) -> bool {
+        for piece in first {
+            if !self.write(piece).await {
+                return false;
+            }
+        }
+        let shared = Rc::clone(&self.body);
+        let look = Closure::new(move |chunk| shared.borrow_mut().look(JsChunk::from(chunk)));
+        let lane = Lane::new();
+        loop {
+            let reader = self.body.borrow_mut().steady().and_then(Fetch::idle_reader);
+            if let Some(reader) = reader
+                && let Some(whole) = self.carry(&lane, &reader, &look).await
+            {
+                return whole;
+            }
+            let next = poll_fn(|context| self.body.borrow_mut().poll_next(context)).await;
+            let Some(piece) = next else { return true };
+            if !self.write(piece).await {
+                return false;
+            }
+        }
+    }
+
+    /// Lets the lane carry chunks for as long as it can. `None`: the next piece is to be asked
+    /// for; else whether the body came to its end.
+    async fn carry(
+        &self,
+        lane: &Lane,
+        reader: &ReadableStreamDefaultReader,
+        look: &Closure<dyn FnMut(Uint8Array) -> bool>,
+    ) -> Option<bool> {
+        let mut run = JsFuture::from(lane.run(reader, &self.writer, look));
+        let slow = || {
+            let since = lane.waiting_since();
+            (since > 0.0).then(|| {
+                lane.set_paused(true);
+                Instant::from_millis(since as u64)
+            })
+        };
+        loop {
+            let left = poll_fn(|context| {
+                if let Poll::Ready(code) = Pin::new(&mut run).poll(context) {
+                    return Poll::Ready(Some(code.map_or(Left::ForNow, Left::from)));
+                }
+                self.body.borrow_mut().poll_other(context, slow).map(|()| None)
+            })
+            .await;
+            match left {
+                Some(Left::ForNow) => return None,
+                Some(Left::Ended) => self.body.borrow_mut().take_in(Received::End),
+                Some(Left::ReadFailed) => self.body.borrow_mut().take_in(Received::Failed),
+                Some(Left::WriteFailed) => {
+                    self.body.borrow_mut().leave();
+                    return Some(false);
+                }
+                None => {}
+            }
+            let ended = left.is_some();
+            loop {
+                let taken = self.body.borrow_mut().take_piece();
+                let Ok(piece) = taken else { return Some(true) };
+                let Some(piece) = piece else { break };
+                if !self.write(piece).await {
+                    return Some(false);
+                }
+            }
+            if ended {
+                return None;
+            }
+        }
+    }
+
+    /// Whether the client took it.
+    async fn write(&self, piece: Piece<JsChunk>) -> bool {
+        let bytes = match piece {
+            Piece::Bytes(bytes) => Uint8Array::from(bytes.as_slice()),
+            Piece::Slice(chunk, range) => chunk.slice(&range),
+            Piece::Broken => return false,
+        };
+        let written = self.writer.write_with_chunk(&bytes);
+        let mut delivery = pin!(async { JsFuture::from(written).await.is_ok() });
+        poll_fn(|context| self.body.borrow_mut().poll_deliver(context, delivery.as_mut())).await
+    }
+}
