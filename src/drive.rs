@@ -157,9 +157,11 @@ impl<R: Runtime> Body<R> {
     /// than to carry its chunks over. A host may then read it by itself, and give what comes to
     /// [`Body::look`] or [`Body::take_in`]; meanwhile it polls [`Body::poll_other`].
     pub fn steady(&mut self) -> Option<&mut R::Exchange> {
-        let steady = !self.over && self.call.is_steady();
-        let [(_, exchange)] = self.exchanges.as_mut_slice() else { return None };
-        steady.then_some(exchange)
+        if self.over || !self.call.is_steady() || self.exchanges.len() != 1 {
+            return None;
+        }
+        self.resume();
+        self.exchanges.first_mut().map(|(_, exchange)| exchange)
     }
 
     /// Takes in a chunk of the exchange that [`Body::steady`] gave. `true`: it goes on as it is.
@@ -178,8 +180,8 @@ impl<R: Runtime> Body<R> {
     }
 
     /// Ready when something else than a chunk is there: then [`Body::take_piece`] gives what the
-    /// client gets of it. `slow` says since when the client has been taking its time, if it is;
-    /// [`Body::poll_next`], [`Body::look`] and [`Body::take_in`] end that.
+    /// client gets of it. `slow` says since when the client has been taking its time, if it is: then
+    /// the timers of silence stand still until [`Body::steady`] is asked again.
     pub fn poll_other(&mut self, context: &mut Context<'_>, slow: impl Fn() -> Option<Instant>) -> Poll<()> {
         while !self.over && !self.call.has_output() {
             if self.poll_gone(context) {

@@ -17,6 +17,7 @@
 )]
 
 mod captures;
+mod lane;
 mod record;
 mod script;
 mod wanted;

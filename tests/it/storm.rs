@@ -118,6 +118,9 @@ impl Dice {
             4 => world = world.early_timers(),
             _ => {}
         }
+        if self.one_in(2) {
+            world = world.piece_by_piece();
+        }
         world.run(wanted)
     }
 }

@@ -159,11 +159,16 @@ fn an_answer_that_does_not_stream_is_never_given_a_status_or_a_comment_in_advanc
 
 #[test]
 fn a_slow_client_is_not_a_silent_endpoint() {
-    let flowing = [opened(), role(), times(20, [wait(1000), says("token ")].concat()), finishes("stop"), done(), end()];
-    let script = flowing.concat();
-    let expected = body_of(&script);
-    let record = World::new().policy(policy()).takes(9000).endpoint("a", [script]).run(chat());
-    assert_eq!((record.outcome(), record.body()), ("ok", expected));
+    // Whether the endpoint is ahead of the client or the client has to wait for it in the end.
+    for pause in [1000, 10_000] {
+        let tokens = times(5, [wait(pause), says("token ")].concat());
+        let script = [opened(), wait(pause), role(), tokens, finishes("stop"), done(), end()].concat();
+        let expected = body_of(&script);
+        let mut policy = policy();
+        policy["first_token_ms"] = 30_000.into();
+        let record = World::new().policy(policy).takes(9000).endpoint("a", [script]).run(chat());
+        assert_eq!((record.outcome(), record.without_keepalives()), ("ok", expected), "{pause}");
+    }
     // The endpoint is silent all the same when it is: the client's time is not counted, its own is.
     let record = World::new().policy(policy()).takes(9000).endpoint("a", [silent_for(30_000)]).run(chat());
     assert_eq!(record.param(), "idle");
@@ -190,6 +195,14 @@ fn a_finished_stream_whose_end_does_not_come_is_ended_after_a_second() {
         assert_eq!(record.text(), format!("{whole}{owed}"), "and no comment behind the answer");
         assert_eq!((record.ended_at, record.outcome(), record.requests[0].aborted), (1000, "ok", true));
     }
+}
+
+#[test]
+fn no_comment_puts_off_the_end_of_a_finished_stream() {
+    let babbles = for_ever(300, ": keep-alive\n\n");
+    let script = [opened(), says("Yes."), finishes("stop"), babbles].concat();
+    let record = World::new().endpoint("a", [script]).run(chat());
+    assert_eq!((record.ended_at, record.outcome()), (1000, "ok"));
 }
 
 #[test]

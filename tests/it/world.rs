@@ -7,6 +7,7 @@
 //! `Body::next`, `Body::deliver`. All times are milliseconds since the request's arrival.
 
 use crate::{
+    lane::{self, Takes},
     record::{Record, Sent},
     script::{Script, Step},
     wanted::Wanted,
@@ -15,7 +16,7 @@ use fairlead_core::{
     ask::Ask,
     call::{Call, Order},
     caller,
-    drive::{Piece, open},
+    drive::open,
     event::Event,
     fleet::Fleet,
     message::Request,
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
+    future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -76,6 +78,8 @@ struct Client {
     leaves_at: Option<u64>,
     /// Only a write tells that it has left.
     breaks_at: Option<u64>,
+    /// The host reads steady streams by itself.
+    in_lane: bool,
 }
 
 impl World {
@@ -85,7 +89,7 @@ impl World {
             targets: Vec::new(),
             scripts: BTreeMap::new(),
             policies: json!({}),
-            client: Client::default(),
+            client: Client { in_lane: true, ..Client::default() },
             seed: 1,
             fleet: Rc::default(),
             early_timers: false,
@@ -136,6 +140,12 @@ impl World {
     /// The client takes nothing for so long after the head.
     pub fn starts_after(mut self, ms: u64) -> Self {
         self.client.starts_after_ms = ms;
+        self
+    }
+
+    /// The host leaves no chunk to itself: it asks the core for every piece.
+    pub fn piece_by_piece(mut self) -> Self {
+        self.client.in_lane = false;
         self
     }
 
@@ -239,24 +249,25 @@ async fn serve(host: &Host, call: Call, client: Client, record: &mut Record) {
     };
     record.head = Some(opened.head);
     record.head_at = host.now_ms();
-    let mut body = opened.body;
+    let body = RefCell::new(opened.body);
     host.nap(client.starts_after_ms, None).await;
-    while let Some(piece) = body.next().await {
-        let now = host.now_ms();
-        match piece {
-            Piece::Bytes(bytes) => record.pieces.push((now, bytes)),
-            Piece::Slice(chunk, range) => record.pieces.push((now, chunk[range].to_vec())),
-            Piece::Broken => {
-                record.broken = true;
-                continue;
-            }
+    let takes = Takes { ms: client.takes_ms, breaks_at: client.breaks_at };
+    let shared = RefCell::new(&mut *record);
+    let taken = loop {
+        if client.in_lane
+            && let Some(taken) = lane::carry(host, &body, takes, &shared).await
+        {
+            break taken;
         }
-        if !body.deliver(host.nap(client.takes_ms, client.breaks_at)).await {
-            record.untaken = true;
-            break;
+        let next = poll_fn(|context| body.borrow_mut().poll_next(context)).await;
+        let Some(piece) = next else { break true };
+        if !lane::deliver(host, &body, piece, takes, &shared).await {
+            break false;
         }
-    }
-    assert!(body.next().await.is_none(), "nothing follows the end");
+    };
+    record.untaken = !taken;
+    let after = poll_fn(|context| body.borrow_mut().poll_next(context)).await;
+    assert!(after.is_none(), "nothing follows the end");
     record.gone = client.leaves_at.is_some_and(|at| at <= host.now_ms());
     // The body is still there: whatever is in flight now, the call has forgotten.
     record.left_open = host.0.borrow().in_flight;
@@ -290,18 +301,18 @@ impl State {
 
 /// The runtime that the core sees.
 #[derive(Clone)]
-struct Host(Rc<RefCell<State>>);
+pub struct Host(Rc<RefCell<State>>);
 
 impl Host {
-    fn now_ms(&self) -> u64 {
+    pub fn now_ms(&self) -> u64 {
         self.0.borrow().now
     }
 
     /// Ready after so many milliseconds, with whether `breaks_at` has not come before.
-    fn nap(&self, ms: u64, breaks_at: Option<u64>) -> impl Future<Output = bool> + use<> {
+    pub fn nap(&self, ms: u64, breaks_at: Option<u64>) -> impl Future<Output = bool> + use<> {
         let state = Rc::clone(&self.0);
         let until = self.now_ms() + ms;
-        std::future::poll_fn(move |_| {
+        poll_fn(move |_| {
             let mut state = state.borrow_mut();
             if breaks_at.is_some_and(|at| state.until(at).is_ready()) {
                 return Poll::Ready(false);
@@ -373,7 +384,7 @@ impl Runtime for Host {
     }
 }
 
-struct Sleep {
+pub struct Sleep {
     world: Rc<RefCell<State>>,
     until: u64,
 }
@@ -387,7 +398,7 @@ impl Future for Sleep {
 }
 
 /// One request on its way. The endpoint keeps to its script's times whether or not anybody reads.
-struct Wire {
+pub struct Wire {
     world: Rc<RefCell<State>>,
     number: usize,
     /// When the step at hand begins.

@@ -1,0 +1,124 @@
+//! A host that reads a steady stream by itself and only shows the core what comes, as the Worker's
+//! loop of JavaScript does (`worker/src/pump.rs` and `lane.js`), in virtual time.
+
+use crate::{record::Record, world::Host};
+use fairlead_core::{
+    drive::{Body, Piece},
+    runtime::{Exchange, Received, Runtime},
+};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
+
+/// Why the lane was left.
+enum Left {
+    Ended,
+    ReadFailed,
+    WriteFailed,
+    /// A chunk does not go on as it is, or a timer is to be armed anew.
+    ForNow,
+}
+
+/// Carries chunks for as long as that is all there is to do. `None`: the next piece is to be asked
+/// for; else whether the client took everything.
+pub async fn carry(
+    host: &Host,
+    body: &RefCell<Body<Host>>,
+    takes: Takes,
+    record: &RefCell<&mut Record>,
+) -> Option<bool> {
+    body.borrow_mut().steady()?;
+    let (slow_since, paused) = (Cell::new(None), Cell::new(false));
+    let mut run = pin!(async {
+        loop {
+            let received = poll_fn(|context| match body.borrow_mut().steady() {
+                Some(exchange) => exchange.poll_received(context),
+                None => Poll::Pending,
+            });
+            let chunk: Rc<[u8]> = match received.await {
+                Received::Chunk(chunk) => chunk,
+                Received::End => return Left::Ended,
+                Received::Failed | Received::Head(_) => return Left::ReadFailed,
+            };
+            if !body.borrow_mut().look(Rc::clone(&chunk)) {
+                return Left::ForNow;
+            }
+            record.borrow_mut().pieces.push((host.now_ms(), chunk.to_vec()));
+            slow_since.set(Some(host.now()));
+            if !takes.take(host).await {
+                return Left::WriteFailed;
+            }
+            slow_since.set(None);
+            if paused.take() {
+                return Left::ForNow;
+            }
+        }
+    });
+    let slow = || slow_since.get().inspect(|_| paused.set(true));
+    loop {
+        let left = poll_fn(|context| match run.as_mut().poll(context) {
+            Poll::Ready(left) => Poll::Ready(Some(left)),
+            Poll::Pending => body.borrow_mut().poll_other(context, slow).map(|()| None),
+        })
+        .await;
+        match left {
+            Some(Left::ForNow) => return None,
+            Some(Left::Ended) => body.borrow_mut().take_in(Received::End),
+            Some(Left::ReadFailed) => body.borrow_mut().take_in(Received::Failed),
+            Some(Left::WriteFailed) => {
+                body.borrow_mut().leave();
+                return Some(false);
+            }
+            None => {}
+        }
+        loop {
+            let taken = body.borrow_mut().take_piece();
+            let Ok(piece) = taken else { return Some(true) };
+            let Some(piece) = piece else { break };
+            if !deliver(host, body, piece, takes, record).await {
+                return Some(false);
+            }
+        }
+        if left.is_some() {
+            return None;
+        }
+    }
+}
+
+/// Whether the client took a piece.
+pub async fn deliver(
+    host: &Host,
+    body: &RefCell<Body<Host>>,
+    piece: Piece<Rc<[u8]>>,
+    takes: Takes,
+    record: &RefCell<&mut Record>,
+) -> bool {
+    let now = host.now_ms();
+    match piece {
+        Piece::Bytes(bytes) => record.borrow_mut().pieces.push((now, bytes)),
+        Piece::Slice(chunk, range) => record.borrow_mut().pieces.push((now, chunk[range].to_vec())),
+        Piece::Broken => {
+            record.borrow_mut().broken = true;
+            return true;
+        }
+    }
+    let mut delivery = pin!(takes.take(host));
+    poll_fn(|context| body.borrow_mut().poll_deliver(context, delivery.as_mut())).await
+}
+
+/// How a client takes a piece.
+#[derive(Clone, Copy)]
+pub struct Takes {
+    pub ms: u64,
+    pub breaks_at: Option<u64>,
+}
+
+impl Takes {
+    fn take(self, host: &Host) -> impl Future<Output = bool> + use<> {
+        host.nap(self.ms, self.breaks_at)
+    }
+}
