@@ -167,7 +167,7 @@ export async function perform(name, reply, answer, params) {
   await (untouched ? reply.whole(answer) : run(reply, dressed(answer, params), params));
 }
 
-/** An answer with the headers, and a stream in the line ends and with the byte order mark, that the parameters ask for. */
+/** An answer with the headers that the parameters ask for; a stream also with their line ends and byte order mark. */
 function dressed(plain, { framing, bom, headers }) {
   const answer = headers ? { ...plain, headers: { ...plain.headers, ...headers } } : plain;
   if (!answer.events || (!framing && !bom)) return answer;

@@ -192,7 +192,8 @@ describe('an answer that does not stream reaches the client as the endpoint sent
     it(`${path}, as JSON and as text`, async () => {
       for (const format of ['json', 'text']) {
         vllm.reset();
-        const fields = { 'name="model"': 'same', 'name="response_format"': format, 'name="file"; filename="a"': 'RIFF' };
+        const file = { 'name="file"; filename="a"': 'RIFF' };
+        const fields = { 'name="model"': 'same', 'name="response_format"': format, ...file };
         const { response, bytes, record } = await send(path, form(fields), FORM);
         assert.equal(response.status, 200);
         assert.match(response.headers.get('content-type'), format === 'json' ? /^application\/json$/ : /^text\/plain/);

@@ -1,5 +1,5 @@
-// CONFIG in its bindings: in one piece or several, as an object or as text, with the secrets and services that it names,
-// and what a Worker does whose CONFIG is broken.
+// CONFIG in its bindings: in one piece or several, as an object or as text, with the secrets and services that it
+// names; and what a Worker does whose CONFIG is broken.
 
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';

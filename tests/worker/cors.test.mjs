@@ -1,4 +1,4 @@
-// What a browser asks for before it lets a page use the gateway (Fetch, "HTTP-CORS protocol"), and what a page may read.
+// What a browser asks before it lets a page use the gateway (Fetch, "HTTP-CORS protocol"), and what a page may read.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -61,8 +61,9 @@ function preflight(origin, { on = gateway, path = CHAT, method = 'POST', headers
 }
 
 describe('a preflight', () => {
-  for (const [path, method] of Object.entries({ [CHAT]: 'POST', '/v1/models': 'GET', '/v1/audio/transcriptions': 'POST' })) {
-    it(`lets a page of an allowed origin use ${path} with every header that the SDKs and the gateway know`, async () => {
+  const routes = { [CHAT]: 'POST', '/v1/models': 'GET', '/v1/audio/transcriptions': 'POST' };
+  for (const [path, method] of Object.entries(routes)) {
+    it(`lets a page of an allowed origin use ${path} with every header of the SDKs and the gateway`, async () => {
       const headers = [...SDK_HEADERS, ...OWN_HEADERS];
       const response = await preflight(APP, { path, method, headers });
       assert.equal(response.status, 204);

@@ -93,8 +93,8 @@ describe('no path that is not on the list reaches an endpoint', () => {
     '/v1/chat/completions%00', '/v1/chat/completions%20', '/v1/chat/completions;a=b', '/v1/chat/completions/.',
     '/v1/chat/completions/../../metrics', '/v1/chat/completions/%2e%2e/%2e%2e/%2e%2e/metrics',
     '/v1/chat/completions/..%2f..%2f..%2fmetrics', '/v1/chat/completions\\..\\..\\..\\metrics',
-    '/tokenize/../metrics', '/%2e%2e/metrics', '/v1/../metrics', '/v1/models/../../metrics', '/v1/models/..%2f..%2fmetrics',
-    'http://127.0.0.1/metrics', 'https://gpu.example.com/metrics', '/http://gpu.example.com/v1/chat/completions',
+    '/tokenize/../metrics', '/%2e%2e/metrics', '/v1/../metrics', '/v1/models/../../metrics',
+    '/v1/models/..%2f..%2fmetrics', 'http://127.0.0.1/metrics', 'https://gpu.example.com/metrics', '/http://gpu.example.com/v1/chat/completions',
     '//gpu.example.com/v1/chat/completions', '*', '/v1/chat/completions ', '/v1/chat/\tcompletions', 'metrics', '',
   ];
   for (const path of tricks) {
@@ -138,7 +138,8 @@ describe('what an endpoint sees of a request', () => {
   };
   const TOLD = {
     accept: 'text/event-stream', 'openai-beta': 'a=v1', 'anthropic-version': '2023-06-01', 'anthropic-beta': 'b',
-    traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', tracestate: 'vendor=1', 'x-session-id': 's-1',
+    traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', tracestate: 'vendor=1',
+    'x-session-id': 's-1',
   };
   // By workerd itself, by its HTTP client, and by Miniflare in front of the network.
   const OWN = ['authorization', 'cf-worker', 'content-length', 'content-type', 'host', 'x-request-id'];
@@ -254,7 +255,8 @@ describe('who may come in', () => {
       assert.equal((await ask(path, { key: null, body, headers: { 'x-api-key': CLIENT_KEY } })).status, 200);
     }
     vllm.reset();
-    assertRefused(await ask('/v1/messages', { key: null, body, headers: { 'x-api-key': 'wrong' } }), 401, 'invalid_api_key');
+    const stranger = await ask('/v1/messages', { key: null, body, headers: { 'x-api-key': 'wrong' } });
+    assertRefused(stranger, 401, 'invalid_api_key');
   });
 
   it('to /health everybody, and no endpoint is asked for it', async () => {
@@ -264,7 +266,9 @@ describe('who may come in', () => {
   });
 
   it('nobody, where CONFIG has neither clients nor `open`, and the message says what to do', async () => {
-    const shut = await startGateway({ endpoints: endpointsOf({ vllm }), models: [{ name: '*', targets: [{ endpoint: 'vllm' }] }] });
+    const shut = await startGateway({
+      endpoints: endpointsOf({ vllm }), models: [{ name: '*', targets: [{ endpoint: 'vllm' }] }],
+    });
     for (const headers of [{}, bearer(CLIENT_KEY)]) {
       const response = await shut.fetch(CHAT, { body: BODY, headers });
       const { error } = await response.json();
@@ -303,7 +307,9 @@ describe('what a client may ask for', () => {
     assert.deepEqual(data.map(({ id }) => id), ['qwen', 'Qwen/Qwen3-8B']);
     assert.deepEqual((await list(NARROW_KEY)).data.map(({ id }) => id), ['qwen']);
     const one = (key, id) => get(`/v1/models/${id}`, { key });
-    for (const id of ['Qwen/Qwen3-8B', 'Qwen%2FQwen3-8B']) assert.equal((await one(CLIENT_KEY, id)).json.id, 'Qwen/Qwen3-8B');
+    for (const id of ['Qwen/Qwen3-8B', 'Qwen%2FQwen3-8B']) {
+      assert.equal((await one(CLIENT_KEY, id)).json.id, 'Qwen/Qwen3-8B');
+    }
     for (const id of ['Qwen%2FQwen3-8B', '*', '%FF', '']) {
       assertRefused(await one(NARROW_KEY, id), 404, 'model_not_found');
     }

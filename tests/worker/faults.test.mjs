@@ -1,10 +1,10 @@
-// Each way in which the simulated vLLM can fail, through the gateway: what the client gets, after how many attempts, and
-// that another endpoint takes over wherever nothing has been shown yet.
+// Each way in which the simulated vLLM can fail, through the gateway: what the client gets, after how many attempts,
+// and that another endpoint takes over wherever nothing has been shown yet.
 //
-// A Worker cannot tell why it has no answer. workerd's fetch rejects with the same error, "Network connection lost." and
-// `retryable: true`, whether a connection is refused, reset or closed before the headers, and the read of a body that
-// breaks rejects with it too. (Only a name that no DNS knows has another: "internal error; reference = …".) So all that
-// happens before an answer is `upstream_unreachable`, and all that breaks one off is `stream_interrupted`.
+// A Worker cannot tell why it has no answer. workerd's fetch rejects with the same error, "Network connection lost."
+// and `retryable: true`, whether a connection is refused, reset or closed before the headers, and the read of a body
+// that breaks rejects with it too. (Only a name that no DNS knows has another: "internal error; reference = …".) So
+// all that happens before an answer is `upstream_unreachable`, and all that breaks one off is `stream_interrupted`.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -351,7 +351,7 @@ describe('a fault that passes', () => {
       const body = Buffer.from(await response.arrayBuffer());
       const seen = requestsOf(first, id);
       assert.deepEqual([response.status, seen.map(({ fault }) => fault)], [200, ['reset', 'http-503', 'ok']]);
-      assert.deepEqual(seen.map(({ headers }) => headers['x-request-id']), [1, 2, 3].map((attempt) => `${id}-${attempt}`));
+      assert.deepEqual(seen.map(({ headers }) => headers['x-request-id']), [`${id}-1`, `${id}-2`, `${id}-3`]);
       assert.deepEqual(body, seen[2].sent);
     });
   }

@@ -1,7 +1,7 @@
 // The gateway in workerd: the Worker that was built last, under the compatibility settings of wrangler.toml.
 //
-// Requests go to a socket of the Worker's own. On the usual way in, Miniflare has a Worker of its own in between, which
-// changes paths and headers and answers for a client that has left.
+// Requests go to a socket of the Worker's own. On the usual way in, Miniflare has a Worker of its own in front, which
+// tidies paths up before ours sees them.
 
 import { Miniflare } from 'miniflare';
 import { createHash } from 'node:crypto';
@@ -88,13 +88,13 @@ class Gateway extends EventEmitter {
   }
 
   /** One request; an object as its body is sent as JSON. */
-  fetch(path, { body, headers, ...init } = {}) {
+  fetch(path, { body, headers, signal, ...init } = {}) {
     const json = typeof body === 'object' && Object.getPrototypeOf(body) === Object.prototype;
     return fetch(`${this.url}${path}`, {
       method: body === undefined ? 'GET' : 'POST',
       body: json ? JSON.stringify(body) : body,
       headers: { ...(json && { 'content-type': 'application/json' }), ...headers },
-      signal: AbortSignal.timeout(LONGEST_MS),
+      signal: AbortSignal.any([AbortSignal.timeout(LONGEST_MS), ...(signal ? [signal] : [])]),
       ...init,
     });
   }

@@ -146,7 +146,8 @@ describe('a body over the limit is refused', () => {
         socket.on('error', reject);
         socket.on('close', () => resolve(parseResponse(Buffer.concat(received))));
         const chunk = framing.startsWith('transfer') ? `4e20\r\n${'x'.repeat(20_000)}\r\n` : '{"model":';
-        socket.write(`POST ${CHAT} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n${framing}\r\n\r\n${chunk}`);
+        const head = ['host: test', 'content-type: application/json', framing].join('\r\n');
+        socket.write(`POST ${CHAT} HTTP/1.1\r\n${head}\r\n\r\n${chunk}`);
       });
       assert.deepEqual([status, JSON.parse(payload).error.code], TOO_LARGE);
       assert.equal(vllm.requests.length, 0);
@@ -155,7 +156,10 @@ describe('a body over the limit is refused', () => {
 });
 
 describe('a method that a route does not take is refused, and `allow` says which it takes', () => {
-  const routes = { [CHAT]: 'POST', '/v1/embeddings': 'POST', '/tokenize': 'POST', '/v1/models': 'GET', '/v1/models/qwen': 'GET', '/health': 'GET' };
+  const routes = {
+    [CHAT]: 'POST', '/v1/embeddings': 'POST', '/tokenize': 'POST', '/v1/models': 'GET', '/v1/models/qwen': 'GET',
+    '/health': 'GET',
+  };
   for (const [path, allowed] of Object.entries(routes)) {
     it(`${path} takes ${allowed}`, async () => {
       for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'].filter((each) => each !== allowed)) {

@@ -22,6 +22,8 @@ const DEADLINE_MS = 2000;
 const MARGIN_MS = 700;
 /** So long that a test which waits for one of them fails. */
 const NEVER_MS = 60_000;
+/** A text that lasts longer than any test here, a token every 20 ms. */
+const LONG = 3000;
 
 let vllm;
 let second;
@@ -128,7 +130,7 @@ describe('a client that leaves while a stream flows is seen by the endpoint with
   const paces = { 'as fast as it can': 0, 'every 25 ms': 25, 'every 200 ms': 200 };
   for (const [name, tokenMs] of Object.entries(paces)) {
     it(`a token ${name}`, async () => {
-      const caller = new Caller('patient', { stream: true, sim: { tokens: 100_000, tokenMs } });
+      const caller = new Caller('patient', { stream: true, sim: { tokens: tokenMs ? LONG : 100_000, tokenMs } });
       await caller.has('guides');
       await caller.leave();
       await caller.assertReleasedWithin(1000);
@@ -139,13 +141,13 @@ describe('a client that leaves while a stream flows is seen by the endpoint with
   }
 
   const dialects = {
-    '/v1/completions': { prompt: 'a', max_tokens: 100_000 },
+    '/v1/completions': { prompt: 'a', max_tokens: LONG },
     '/v1/responses': { input: 'a' },
-    '/v1/messages': { max_tokens: 100_000 },
+    '/v1/messages': { max_tokens: LONG },
   };
   for (const [path, body] of Object.entries(dialects)) {
     it(path, async () => {
-      const caller = new Caller('patient', { stream: true, ...body, sim: { tokens: 100_000 } }, path);
+      const caller = new Caller('patient', { stream: true, ...body, sim: { tokens: LONG } }, path);
       await caller.has('guides');
       await caller.leave();
       await caller.assertReleasedWithin(1000);
@@ -163,7 +165,7 @@ describe('a client that leaves while a stream flows is seen by the endpoint with
 
 it('an SDK whose user breaks off its loop leaves', async () => {
   const client = new OpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'any', timeout: 20_000 });
-  const body = { model: 'patient', messages: [], stream: true, sim: { tokens: 100_000 } };
+  const body = { model: 'patient', messages: [], stream: true, sim: { tokens: LONG } };
   const id = 'broken-off';
   for await (const chunk of await client.chat.completions.create(body, { headers: { 'x-request-id': id } })) {
     if (chunk.choices[0].delta.content) break;
@@ -237,7 +239,9 @@ describe('a client that leaves before its response has begun', () => {
 
 it('a client that takes nothing and then leaves frees the endpoint', async () => {
   const id = 'slow-reader';
-  const body = { model: 'patient', stream: true, messages: [], sim: { fault: 'huge-event', eventBytes: 12_000_000, tokens: 100_000 } };
+  // More than the sockets between them can hold.
+  const sim = { fault: 'huge-event', eventBytes: 12_000_000, tokens: LONG };
+  const body = { model: 'patient', stream: true, messages: [], sim };
   const socket = net.connect(gateway.port, '127.0.0.1').pause();
   socket.write(requestBytes({ body, headers: { 'x-request-id': id } }));
   await vllm.until(() => requestsOf(vllm, id)[0]?.sent.length > 1_000_000);
@@ -256,9 +260,11 @@ describe('an end that the gateway puts to an attempt ends it at the endpoint', {
     'comments instead of content': ['hasty', { fault: 'keepalives', everyMs: 50 }, 'upstream_timeout'],
     'silence in the middle': ['hasty', { fault: 'stall' }, 'upstream_timeout'],
     'no progress in the middle': ['hasty', { fault: 'keepalives-mid-stream', everyMs: 50 }, 'upstream_timeout'],
-    'an answer of the wrong kind': ['patient', { fault: 'json-for-stream', tokenMs: 0, eventBytes: 12_000_000 }, 'upstream_invalid'],
+    'an answer of the wrong kind': [
+      'patient', { fault: 'json-for-stream', tokenMs: 0, eventBytes: 12_000_000 }, 'upstream_invalid',
+    ],
     'an event without end': ['patient', { fault: 'endless-event' }, 'upstream_invalid'],
-    'the deadline in the middle': ['bounded', { tokens: 100_000 }, 'deadline_exceeded'],
+    'the deadline in the middle': ['bounded', { tokens: LONG }, 'deadline_exceeded'],
     'the deadline in silence': ['bounded', { fault: 'hang' }, 'deadline_exceeded'],
     'a whole answer that the endpoint does not close': ['patient', { fault: 'stall-after-finish' }, 'ok'],
   };
@@ -280,14 +286,14 @@ describe('an end that the gateway puts to an attempt ends it at the endpoint', {
     assert.equal(caller.response.status, 504);
     assert.ok(await caller.released(MARGIN_MS) - caller.began <= DEADLINE_MS + MARGIN_MS);
   });
+});
 
-  it('an attempt that another endpoint has taken over from', async () => {
-    const caller = new Caller('failover', { stream: true, sim: { fault: 'hang-after-headers' } });
-    await caller.ended;
-    assert.equal(caller.response.headers.get('x-fairlead-endpoint'), 'second');
-    const [record] = caller.requests;
-    await vllm.until(() => record.closedByClientAt, MARGIN_MS);
-    // Given up before the other one was asked, not when the call was over.
-    assert.ok(record.closedByClientAt <= requestsOf(second, caller.id)[0].at + MARGIN_MS);
-  });
+it('an attempt that another endpoint takes over from is over at the first', async () => {
+  const caller = new Caller('failover', { stream: true, sim: { fault: 'hang-after-headers' } });
+  await caller.ended;
+  assert.equal(caller.response.headers.get('x-fairlead-endpoint'), 'second');
+  const [record] = caller.requests;
+  await vllm.until(() => record.closedByClientAt, MARGIN_MS);
+  // Given up before the other one was asked, not when the call was over.
+  assert.ok(record.closedByClientAt <= requestsOf(second, caller.id)[0].at + MARGIN_MS);
 });

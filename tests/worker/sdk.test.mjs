@@ -142,9 +142,9 @@ describe('every other route that the SDK has comes through as the endpoint gave 
         const whole = await assertSame((client, model, options) =>
           client.completions.create({ model, prompt, n, logprobs: 1, return_token_ids: true }, options));
         assert.equal(whole.choices.length, wanted);
-        const chunks = await assertSame((client, model, options) => all(
-          client.completions.create({ model, prompt, n, stream: true, stream_options: { include_usage: true } }, options),
-        ));
+        const streamed = { prompt, n, stream: true, stream_options: { include_usage: true } };
+        const chunks = await assertSame((client, model, options) =>
+          all(client.completions.create({ model, ...streamed }, options)));
         const finished = chunks.flatMap(({ choices }) => choices).filter((choice) => choice.finish_reason);
         assert.equal(finished.length, wanted);
       });
