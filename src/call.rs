@@ -113,6 +113,9 @@ pub struct Order {
     pub model: Rc<Model>,
     /// How.
     pub policy: Rc<Policy>,
+    /// When the request arrived: the deadline and the client's timers run from then, an endpoint's
+    /// own only from when it is asked.
+    pub arrived: Instant,
     /// The request's id: endpoints get it with the attempt's number behind it.
     pub request_id: String,
     /// The caller's own deadline in milliseconds; it can only shorten the policy's.
@@ -133,7 +136,6 @@ pub struct Call {
     order: Order,
     fleet: Rc<RefCell<Fleet>>,
     rng: Rng,
-    arrived: Instant,
     deadline_ms: u64,
     deadline: Instant,
     route: Route,
@@ -156,21 +158,20 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call that arrives now; its first attempt is among the outputs.
+    /// A call that can begin now; its first attempt is among the outputs.
     pub fn new(now: Instant, order: Order, fleet: Rc<RefCell<Fleet>>) -> Self {
-        let Order { ask, model, policy, deadline_ms, seed, .. } = &order;
+        let Order { ask, model, policy, arrived, deadline_ms, seed, .. } = &order;
         let deadline_ms = deadline_ms.map_or(policy.deadline_ms, |own| own.min(policy.deadline_ms));
         let mut call = Self {
             fleet,
             rng: Rng::from_seed(*seed),
-            arrived: now,
             deadline_ms,
-            deadline: now.after(deadline_ms),
+            deadline: arrived.after(deadline_ms),
             route: Route::new(&model.targets),
             started: 0,
             attempts: Vec::new(),
             waiting: None,
-            client: ClientTimers::new(now, policy, ask.stream),
+            client: ClientTimers::new(*arrived, policy, ask.stream),
             committed: false,
             winner: None,
             paused: None,
@@ -184,6 +185,8 @@ impl Call {
             order,
         };
         match call.route.next() {
+            // The body alone took too long to come.
+            _ if now >= call.deadline => call.expire(now),
             Next::First { target } | Next::Again { target, .. } => call.launch(now, target),
             // Settings have no model without a target.
             Next::Nobody => call.fail(now, &Error::new(Code::Internal, "This model has no targets.")),
@@ -376,7 +379,7 @@ impl Call {
         headers.set("x-fairlead-attempts", self.started.to_string());
         headers.set(
             "server-timing",
-            format!("fairlead;dur={}, attempts;desc=\"{}\"", now.since(self.arrived), self.started),
+            format!("fairlead;dur={}, attempts;desc=\"{}\"", now.since(self.order.arrived), self.started),
         );
         self.client.on_commit(now, streams);
         self.out.push_back(Output::Commit(ResponseHead { status, headers }));
@@ -485,9 +488,7 @@ impl Call {
     fn give_up(&mut self, now: Instant, failure: &Failure) {
         match failure {
             // The endpoint's own answer to the caller's own mistake.
-            Failure::Status { head, body: Some(body) }
-                if !self.committed && matches!(failure.verdict(now), Verdict::Fatal | Verdict::OtherModel) =>
-            {
+            Failure::Status { head, body: Some(body) } if !self.committed && Failure::is_refusal(head.status) => {
                 let mut headers = vllm::returned(&head.headers);
                 headers.set("x-should-retry", "false");
                 self.commit(now, head.status, headers);
@@ -550,8 +551,8 @@ impl Call {
             endpoint: Some(self.endpoint_name()),
             attempts: self.started,
             stream: self.order.ask.stream,
-            first_content_ms: self.first_content.map(|at| at.since(self.arrived)),
-            total_ms: now.since(self.arrived),
+            first_content_ms: self.first_content.map(|at| at.since(self.order.arrived)),
+            total_ms: now.since(self.order.arrived),
             bytes: self.bytes,
             events: counts.events,
             malformed: counts.malformed,

@@ -75,10 +75,10 @@ impl Failure {
         }
     }
 
-    /// Whether the body of such a response must be read before it can be judged or passed on.
-    pub fn needs_body(head: &ResponseHead, now: Instant) -> bool {
-        let unread = Self::Status { head: head.clone(), body: None };
-        matches!(unread.verdict(now), Verdict::Fatal)
+    /// Whether such a status lays the fault with the request. Its body must be read: it may say
+    /// more, and in the end it is the caller's answer.
+    pub fn is_refusal(status: u16) -> bool {
+        by_status(status, None) == Verdict::Fatal
     }
 
     /// Whether the endpoint may have died under this very request. A request that two endpoints

@@ -89,10 +89,13 @@ impl Story<'_> {
 
     /// The whole call ran out of time.
     pub fn deadline(&self, deadline_ms: u64) -> Error {
-        let state = if self.shown { "in the middle of its answer" } else { "before an answer came" };
+        let passed = match self.attempts {
+            0 => "while the request itself was still coming in, and no endpoint was asked".to_owned(),
+            _ if self.shown => format!("in the middle of the answer of endpoint `{}`", self.endpoint),
+            _ => format!("before an answer came; endpoint `{}` was asked last", self.endpoint),
+        };
         let message = format!(
-            "The call's deadline of {deadline_ms} ms passed {state}; endpoint `{}` was asked last. {} Raise `deadline_ms` in the policy, or send a longer `x-fairlead-deadline-ms`.",
-            self.endpoint,
+            "The call's deadline of {deadline_ms} ms passed {passed}. {} Raise `deadline_ms` in the policy, or send a longer `x-fairlead-deadline-ms`.",
             self.tried()
         );
         Error::new(Code::DeadlineExceeded, message)
@@ -114,7 +117,8 @@ impl Story<'_> {
 
     fn tried(&self) -> String {
         match self.attempts {
-            0 | 1 => "It was asked once.".to_owned(),
+            0 => "Nothing was tried.".to_owned(),
+            1 => "It was asked once.".to_owned(),
             attempts => format!("{attempts} attempts were made in all."),
         }
     }

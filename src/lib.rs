@@ -47,9 +47,8 @@
 //! let body = br#"{"model": "qwen", "stream": true, "messages": []}"#;
 //! let ask = Ask::read(Api::Chat, &Headers::new(), Rc::new(*body)).unwrap();
 //! let (model, policy) = settings.plan(None, &ask.model, None).unwrap();
-//! let order = Order { ask, model, policy, request_id: "r1".into(), deadline_ms: None, seed: 7 };
-//!
 //! let now = Instant::from_millis(0);
+//! let order = Order { ask, model, policy, arrived: now, request_id: "r1".into(), deadline_ms: None, seed: 7 };
 //! let mut call = Call::new(now, order, Rc::new(RefCell::new(Fleet::default())));
 //! let sent = |call: &mut Call| std::iter::from_fn(|| call.poll_output()).find_map(|output| match output {
 //!     Output::Send { endpoint, .. } => Some(endpoint.name.clone()),

@@ -86,7 +86,7 @@ impl Attempt {
         let media_type = head.headers.media_type();
         self.timers.on_head(now);
         if !(200..300).contains(&head.status) {
-            if !Failure::needs_body(&head, now) {
+            if !Failure::is_refusal(head.status) {
                 return Err(Failure::Status { head, body: None });
             }
             self.timers.on_body(now);

@@ -56,8 +56,10 @@ enum Usable {
 impl Check<'_> {
     fn settings(&mut self, config: &Config) -> Settings {
         let endpoints = self.endpoints(&config.endpoints);
-        let policies: BTreeMap<String, Rc<Policy>> =
-            config.policies.iter().map(|(name, policy)| (name.clone(), Rc::new(self.policy(name, policy)))).collect();
+        let written = config.policies.iter().map(|(name, policy)| (name.clone(), Rc::new(self.policy(name, policy))));
+        let mut policies: BTreeMap<String, Rc<Policy>> = written.collect();
+        // There without being written out.
+        policies.entry(DEFAULT_POLICY.to_owned()).or_default();
         let models = self.models(&config.models, &endpoints, &policies);
         let clients = self.clients(config, &models, &policies, &endpoints);
         if config.endpoints.is_empty() {
@@ -159,22 +161,16 @@ impl Check<'_> {
         policies: &BTreeMap<String, Rc<Policy>>,
     ) -> Vec<Rc<Model>> {
         let names = self.names("models", list, |model| model.name.as_ref());
-        let default = policies.get("default").cloned().unwrap_or_default();
         let mut models = Vec::new();
         for ((index, model), name) in (0usize..).zip(list).zip(names) {
             let Some(model) = model else { continue };
             let path = format!("models[{index}]");
             self.no_effect(&path, "strategy", !matches!(model.strategy, None | Some(Strategy::Failover)));
-            let policy = match &model.policy {
-                None => Rc::clone(&default),
-                Some(wanted) => policies.get(wanted).cloned().unwrap_or_else(|| {
-                    // The name `default` may be used without being written out.
-                    if wanted != "default" {
-                        self.mistake(format!("{path}.policy"), format!("names `{wanted}`, which is not in `policies`"));
-                    }
-                    Rc::clone(&default)
-                }),
-            };
+            let wanted = model.policy.as_deref().unwrap_or(DEFAULT_POLICY);
+            if !policies.contains_key(wanted) {
+                self.mistake(format!("{path}.policy"), format!("names `{wanted}`, which is not in `policies`"));
+            }
+            let policy = policies.get(wanted).cloned().unwrap_or_default();
             let targets = self.targets(&path, &model.targets, endpoints);
             models.push(Rc::new(Model { name, targets, policy }));
         }
@@ -349,6 +345,9 @@ const fn unenforced_limits(client: &ClientConfig) -> [(&'static str, bool); 5] {
         ("max_n", client.max_n.is_some()),
     ]
 }
+
+/// The policy of models that name none.
+const DEFAULT_POLICY: &str = "default";
 
 /// An absolute http(s) URL without user, query or fragment; returned without slashes at its end.
 fn check_url(url: &str) -> Result<&str, &'static str> {

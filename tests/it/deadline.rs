@@ -154,3 +154,18 @@ fn an_answer_that_is_whole_when_the_deadline_comes_is_ended_as_one() {
     assert_eq!((record.ended_at, record.outcome()), (DEADLINE_MS, "ok"));
     assert_eq!(record.body(), closed.body());
 }
+
+#[test]
+fn a_request_that_takes_long_to_come_in_is_no_silence_of_the_endpoint() {
+    let policy = json!({ "headers_ms": 1000, "max_attempts": 1 });
+    let script = [wait(900), well("Here.")].concat();
+    let record = World::new().policy(policy).uploads(5000).endpoint("a", [script]).run(chat());
+    assert_eq!((record.outcome(), record.ended_at), ("ok", 5900));
+}
+
+#[test]
+fn a_request_that_comes_in_behind_its_deadline_is_given_to_nobody() {
+    let record = World::new().policy(json!({ "deadline_ms": 4000 })).uploads(5000).endpoint("a", []).run(chat());
+    assert_eq!((record.status(), &*record.code(), record.requests.len()), (504, "deadline_exceeded", 0));
+    assert!(record.error().unwrap()["message"].to_string().contains("no endpoint was asked"));
+}

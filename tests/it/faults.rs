@@ -109,7 +109,6 @@ fn before_content() -> Vec<Fault> {
         fault("401", [refused(401)], REJECTED),
         fault("403", [refused(403)], REJECTED),
         fault("redirect", [moved], fails(502, "upstream_invalid", 1)),
-        fault("409 with leave to retry", [told(409, "true")], INVALID),
         fault("503 that forbids retries", [told(503, "false")], fails(503, "upstream_overloaded", 1)),
     ]
 }

@@ -41,6 +41,14 @@ fn a_callers_mistake_comes_back_with_the_endpoints_own_status_and_words() {
 }
 
 #[test]
+fn a_refusal_that_gives_leave_to_retry_is_tried_again_and_passed_on_in_the_end() {
+    let script = answers(409, &[("x-should-retry", "true")], "busy with this very request");
+    let record = World::new().always("a", script).run(chat());
+    assert_eq!((record.status(), &*record.text(), &*record.asked()), (409, "busy with this very request", "aaa"));
+    assert_eq!((record.header("x-should-retry"), record.outcome()), (Some("false"), "upstream_409"));
+}
+
+#[test]
 fn nothing_of_the_endpoints_header_comes_with_it_but_what_belongs_to_the_body() {
     let fields = [
         ("set-cookie", "a=1"),

@@ -60,6 +60,7 @@ pub struct World {
     fleet: Rc<RefCell<Fleet>>,
     early_timers: bool,
     cancelled_at: Option<u64>,
+    upload_ms: u64,
 }
 
 #[derive(Default)]
@@ -94,6 +95,7 @@ impl World {
             fleet: Rc::default(),
             early_timers: false,
             cancelled_at: None,
+            upload_ms: 0,
         }
     }
 
@@ -146,6 +148,12 @@ impl World {
     /// The host leaves no chunk to itself: it asks the core for every piece.
     pub fn piece_by_piece(mut self) -> Self {
         self.client.in_lane = false;
+        self
+    }
+
+    /// The request takes so long to come in.
+    pub fn uploads(mut self, ms: u64) -> Self {
+        self.upload_ms = ms;
         self
     }
 
@@ -219,14 +227,17 @@ impl World {
         let deadline_ms = caller::deadline_ms(&wanted.headers).expect("a deadline in order");
         let mut record = Record::new(ask.clone(), &policy, deadline_ms);
         record.takes_ms = self.client.takes_ms;
-        let order = Order { ask, model, policy, request_id: "req".to_owned(), deadline_ms, seed: self.seed };
+        record.upload_ms = self.upload_ms;
+        let request_id = "req".to_owned();
+        let order = Order { ask, model, policy, arrived: START, request_id, deadline_ms, seed: self.seed };
         let host = Host(Rc::new(RefCell::new(State {
+            now: self.upload_ms,
             leaves_at: self.client.leaves_at,
             early_timers: self.early_timers,
             scripts: self.scripts,
             ..State::default()
         })));
-        let call = Call::new(START, order, self.fleet);
+        let call = Call::new(host.now(), order, self.fleet);
         host.run(serve(&host, call, self.client, &mut record), self.cancelled_at);
         let mut state = host.0.borrow_mut();
         record.ended_at = state.now;

@@ -164,12 +164,9 @@ impl Visit<'_> {
             route: api.path(),
             model: model.name.clone(),
         };
-        let order = Order { ask, model, policy, request_id: request_id.to_owned(), deadline_ms, seed: random() };
-        let mut call = Call::new(self.arrived, order, Rc::clone(&self.gateway.fleet));
-        // The deadline runs from the arrival. The endpoint's timers do not: a body that took long
-        // to come is no silence of the endpoint.
-        call.pause(self.arrived);
-        call.resume(runtime::now());
+        let (request_id, seed) = (request_id.to_owned(), random());
+        let order = Order { ask, model, policy, arrived: self.arrived, request_id, deadline_ms, seed };
+        let call = Call::new(runtime::now(), order, Rc::clone(&self.gateway.fleet));
         let runtime = WorkerRuntime::new(self.env.clone(), self.request.signal(), fields);
         match drive::open(runtime, call).await {
             Some(opened) => Ok(response::of_call(opened, extra, self.context).await?),
