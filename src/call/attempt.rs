@@ -33,6 +33,8 @@ pub(super) struct Attempt {
     pub(super) target: usize,
     pub(super) timers: AttemptTimers,
     reply: Reply,
+    /// Of an answer that does not stream.
+    usage: Usage,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,7 @@ pub(super) struct Counts {
 
 impl Attempt {
     pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
-        Self { id, target, timers: AttemptTimers::new(now, limits), reply: Reply::Awaited }
+        Self { id, target, timers: AttemptTimers::new(now, limits), reply: Reply::Awaited, usage: Usage::default() }
     }
 
     /// The response has begun.
@@ -147,36 +149,27 @@ impl Attempt {
 
     /// The response is at its end: either the answer is whole, or this attempt has failed.
     pub(super) fn on_end(&mut self, ask: &Ask, out: &mut Vec<Emit>) -> Result<(), Failure> {
-        match mem::replace(&mut self.reply, Reply::Awaited) {
+        match &mut self.reply {
             Reply::Awaited => Err(Failure::Cut),
             Reply::Refused { head, body } => {
-                let body = length_fits(&head.headers, body.len()).then_some(body);
-                Err(Failure::Status { head, body })
+                let body = length_fits(&head.headers, body.len()).then(|| mem::take(body));
+                Err(Failure::Status { head: head.clone(), body })
             }
-            Reply::Whole { head, body, received, shown } => {
-                if !length_fits(&head.headers, received) {
-                    self.reply = Reply::Whole { head, body, received, shown };
+            Reply::Whole { head, received, .. } if !length_fits(&head.headers, *received) => Err(Failure::Cut),
+            Reply::Whole { shown: true, .. } => Ok(()),
+            Reply::Whole { head, body, .. } => {
+                if is_json(&head.headers.media_type()) {
+                    self.usage = check_answer(ask.api.dialect(), body).map_err(|seen| match seen {
+                        Seen::Error(error) => Failure::InBand(error),
+                        _ => Failure::Cut,
+                    })?;
+                } else if body.is_empty() {
                     return Err(Failure::Cut);
                 }
-                if !shown {
-                    if is_json(&head.headers.media_type()) {
-                        check_answer(ask.api.dialect(), &body).map_err(|seen| match seen {
-                            Seen::Error(error) => Failure::InBand(error),
-                            _ => Failure::Cut,
-                        })?;
-                    } else if body.is_empty() {
-                        return Err(Failure::Cut);
-                    }
-                    out.push(Emit::Bytes(body));
-                }
-                self.reply = Reply::Whole { head, body: Vec::new(), received, shown };
+                out.push(Emit::Bytes(mem::take(body)));
                 Ok(())
             }
-            Reply::Stream(mut stream) => {
-                let outcome = stream.finish(out);
-                self.reply = Reply::Stream(stream);
-                outcome
-            }
+            Reply::Stream(stream) => stream.finish(out),
         }
     }
 
@@ -217,7 +210,7 @@ impl Attempt {
             Reply::Stream(stream) => {
                 Counts { events: stream.events, malformed: stream.malformed, usage: stream.proof.usage() }
             }
-            _ => Counts::default(),
+            _ => Counts { usage: self.usage, ..Counts::default() },
         }
     }
 }

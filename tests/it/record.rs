@@ -43,6 +43,7 @@ pub struct Record {
     pub broken: bool,
     /// How long the client took over every piece.
     pub takes_ms: u64,
+    /// How long the request took to come in.
     pub upload_ms: u64,
     /// The client had left when the call ended.
     pub gone: bool,

@@ -1,6 +1,7 @@
 //! Answers that do not stream are whole or nothing.
 
 use crate::{captures::capture, script::*, wanted::*, world::World};
+use fairlead_core::event::Event;
 use serde_json::json;
 
 #[test]
@@ -17,6 +18,13 @@ fn a_whole_answer_reaches_the_client_byte_for_byte() {
             assert_eq!(record.pieces.len(), 1);
         }
     }
+}
+
+#[test]
+fn what_an_answer_cost_is_told_to_the_log() {
+    let record = World::new().endpoint("a", [capture("chat").script()]).run(chat_whole());
+    let Some((_, Event::CallEnded { prompt_tokens, completion_tokens, .. })) = record.events.last() else { panic!() };
+    assert_eq!((*prompt_tokens, *completion_tokens), (Some(7), Some(70)));
 }
 
 #[test]
