@@ -55,7 +55,7 @@ impl Ask {
             return Err(invalid("content-encoding", "The body is compressed; send it as it is."));
         }
         let forwarded = headers.iter().filter(|(name, _)| FORWARDED.contains(name)).collect();
-        let peeked = if api.takes_form() { peek_form(headers, &body)? } else { peek_json(&body)? };
+        let peeked = if api.takes_form() { peek_form(headers, &body)? } else { peek_json(api, &body)? };
         let Peeked { model, model_at, stream, choices, held_back } = peeked;
         if model.is_empty() {
             return Err(invalid("model", "`model` is empty. GET /v1/models lists the names that you may use."));
@@ -99,6 +99,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     prompt: Option<&'a RawValue>,
     #[serde(borrow)]
+    prompt_embeds: Option<&'a RawValue>,
+    #[serde(borrow)]
     tools: Option<&'a RawValue>,
     #[serde(borrow)]
     response_format: Option<ResponseFormat<'a>>,
@@ -115,20 +117,21 @@ struct ResponseFormat<'a> {
     r#type: Option<Cow<'a, str>>,
 }
 
-fn peek_json(body: &[u8]) -> Result<Peeked, Error> {
+fn peek_json(api: Api, body: &[u8]) -> Result<Peeked, Error> {
     let fields: Fields = read_object(body).map_err(|error| not_json(&error))?;
     let Some(model) = fields.model else {
         return Err(invalid("model", "`model` is missing. GET /v1/models lists the names that you may use."));
     };
     let model_at = place_of(model.get(), body);
     let model = serde_json::from_str(model.get()).map_err(|_| invalid("model", "`model` must be a string."))?;
-    let stream = match fields.stream.map(RawValue::get) {
+    let stream = match fields.stream.map(RawValue::get).filter(|_| api.streams()) {
         None | Some("false") => false,
         Some("true") => true,
         // vLLM itself would take "true" or 1 for true, and stream to a caller that does not expect it.
         Some(_) => return Err(invalid("stream", "`stream` must be true or false.")),
     };
-    let n: usize = match fields.n.map(|n| n.get().parse()) {
+    let has_choices = matches!(api, Api::Chat | Api::Completions);
+    let n: usize = match fields.n.filter(|_| has_choices).map(|n| n.get().parse()) {
         None => 1,
         Some(Ok(n)) if (1..=16_384).contains(&n) => n,
         Some(_) => return Err(invalid("n", "`n` must be a whole number from 1 to 16384.")),
@@ -142,19 +145,23 @@ fn peek_json(body: &[u8]) -> Result<Peeked, Error> {
         fields.guided_grammar,
     ];
     let tools = fields.tools.is_some_and(|tools| tools.get() != "[]");
-    let prompts = fields.prompt.map_or(1, |prompt| count_prompts(prompt.get()));
+    // A completion is made for each prompt; elsewhere the field means nothing.
+    let prompts = match api {
+        Api::Completions => [fields.prompt, fields.prompt_embeds].into_iter().flatten().map(count_prompts).sum(),
+        _ => 1,
+    };
     Ok(Peeked {
         model,
         model_at,
         stream,
-        choices: n.saturating_mul(prompts),
+        choices: n.saturating_mul(prompts.max(1)),
         held_back: tools || json_format || guided.iter().any(Option::is_some),
     })
 }
 
 /// A list of strings or of token lists is several prompts; a string or a list of tokens is one.
-fn count_prompts(prompt: &str) -> usize {
-    let items: Vec<&RawValue> = serde_json::from_str(prompt).unwrap_or_default();
+fn count_prompts(prompt: &RawValue) -> usize {
+    let items: Vec<&RawValue> = serde_json::from_str(prompt.get()).unwrap_or_default();
     let several = items.first().is_some_and(|first| first.get().starts_with(['"', '[', '{']));
     if several { items.len() } else { 1 }
 }
@@ -176,16 +183,19 @@ fn peek_form(headers: &Headers, body: &[u8]) -> Result<Peeked, Error> {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().trim_matches('"'))
     });
-    let delimiter = format!("--{}", boundary.filter(|boundary| !boundary.is_empty()).ok_or_else(no_form)?);
+    // A delimiter stands at the start of a line, its line end being part of it (RFC 2046, 5.1.1):
+    // what looks like one inside a file is none.
+    let delimiter = format!("\r\n--{}", boundary.filter(|boundary| !boundary.is_empty()).ok_or_else(no_form)?);
     let (mut model, mut stream) = (None, false);
-    let starts: Vec<usize> = memmem::find_iter(body, &delimiter).collect();
-    for (start, end) in starts.iter().zip(starts.iter().skip(1)) {
-        let from = start.saturating_add(delimiter.len());
-        let part = body.get(from..*end).unwrap_or_default();
+    let first = body.starts_with(delimiter.as_bytes().get(2..).unwrap_or_default());
+    let first = first.then(|| (0, delimiter.len().saturating_sub(2)));
+    let others = memmem::find_iter(body, &delimiter).map(|at| (at, at.saturating_add(delimiter.len())));
+    let delimiters: Vec<(usize, usize)> = first.into_iter().chain(others).collect();
+    for ((_, from), (end, _)) in delimiters.iter().zip(delimiters.iter().skip(1)) {
+        let part = body.get(*from..*end).unwrap_or_default();
         let Some(split) = memmem::find(part, b"\r\n\r\n") else { continue };
         let (head, content) = part.split_at_checked(split).unwrap_or((part, &[]));
         let content = content.strip_prefix(b"\r\n\r\n").unwrap_or_default();
-        let content = content.strip_suffix(b"\r\n").unwrap_or(content);
         let at = from.saturating_add(split).saturating_add(4);
         match field_name(head).as_deref() {
             Some("model") if model.is_some() => return Err(invalid("model", "`model` is there twice.")),
@@ -302,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_form_keeps_its_file_and_changes_its_model() {
-        let body = b"--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav\r\n\r\n\xff\x00 name=\"model\"\r\n\r\nno\r\n--XX\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--XX\r\nContent-Disposition: form-data; name=\"stream\"\r\n\r\ntrue\r\n--XX--\r\n";
+        let body = b"--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav\r\n\r\n\xff\x00 --XX\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nno\r\n--XX\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--XX\r\nContent-Disposition: form-data; name=\"stream\"\r\n\r\ntrue\r\n--XX--\r\n";
         let headers = Headers::from_iter([("content-type", "multipart/form-data; boundary=\"XX\"")]);
         let ask = Ask::read(Api::Transcriptions, &headers, body[..].into()).unwrap();
         assert_eq!(ask.model, "whisper");

@@ -13,7 +13,7 @@ mod attempt;
 
 use crate::{
     ask::Ask,
-    classify::{Failure, Verdict},
+    classify::Failure,
     config::Provider,
     deadline::{ClientTimers, Limits},
     error::{Code, Error},
@@ -446,7 +446,7 @@ impl Call {
         if !self.attempts.is_empty() {
             return self.tell_failure(id, &failure, "another_attempt_runs", 0);
         }
-        match self.choose(now, verdict) {
+        match self.choose(now) {
             Ok((at, next)) => {
                 let same = self.endpoint_index(next) == self.endpoint_index(target);
                 self.tell_failure(id, &failure, if same { "retry" } else { "failover" }, now.until(at));
@@ -460,25 +460,26 @@ impl Call {
     }
 
     /// Whom to ask next, and when; or why nobody.
-    fn choose(&mut self, now: Instant, verdict: Verdict) -> Result<(Instant, usize), &'static str> {
+    fn choose(&mut self, now: Instant) -> Result<(Instant, usize), &'static str> {
         let policy = Rc::clone(&self.order.policy);
         if self.started >= policy.max_attempts {
             return Err("attempts_spent");
         }
-        let throttled = matches!(verdict, Verdict::Retry { throttled: true, .. });
-        let (at, target, free) = match self.route.next() {
+        let (at, target, paid) = match self.route.next() {
             Next::Nobody => return Err("nobody_left"),
-            Next::First { target } => (now, target, true),
-            Next::Again { target, repeat, not_before } => {
+            Next::First { target } => (now, target, None),
+            Next::Again { target, repeat, throttled, not_before } => {
                 let wait = policy.backoff.wait_ms(&mut self.rng, repeat, throttled);
-                (now.after(wait).max(not_before.unwrap_or(now)), target, false)
+                (now.after(wait).max(not_before.unwrap_or(now)), target, Some(throttled))
             }
         };
         if at.after(LEAST_USEFUL_MS) > self.deadline {
             return Err("no_time_left");
         }
         let endpoint = self.endpoint_index(target);
-        if !free && !self.fleet.borrow_mut().budget(endpoint).withdraw(&policy.budget, throttled) {
+        let affordable =
+            paid.is_none_or(|throttled| self.fleet.borrow_mut().budget(endpoint).withdraw(&policy.budget, throttled));
+        if !affordable {
             return Err("budget_spent");
         }
         Ok((at, target))

@@ -57,11 +57,7 @@ impl Failure {
             // An answer of the wrong kind comes from a wrong address or a broken proxy; those do
             // not mend themselves within a call, but a proxy's error page may.
             Self::Invalid(_) => RETRY,
-            Self::InBand(error) => match error.status {
-                Some(status @ (400 | 404 | 422)) => by_status(status, None),
-                Some(status) => by_status(status, None).or_retry(),
-                None => RETRY,
-            },
+            Self::InBand(error) => error.status.map_or(RETRY, |status| by_status(status, None)),
             Self::Status { head, body } => {
                 let verdict = by_status(head.status, retry_after(&head.headers, now));
                 let context = body.as_deref().is_some_and(is_context_length);
@@ -129,8 +125,9 @@ fn by_status(status: u16, after_ms: Option<u64>) -> Verdict {
         300..=399 => Verdict::NextTarget,
         // Not implemented, version not supported: the same tomorrow.
         501 | 505 => Verdict::Fatal,
-        500..=599 => Verdict::Retry { after_ms, throttled: false },
-        _ => Verdict::Fatal,
+        400..=499 => Verdict::Fatal,
+        // The rest of 5xx, and numbers that are no status at all.
+        _ => Verdict::Retry { after_ms, throttled: false },
     }
 }
 

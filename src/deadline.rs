@@ -112,11 +112,6 @@ impl AttemptTimers {
         Self { limits, phase: Phase::Sent { at: now } }
     }
 
-    /// The limits in force.
-    pub const fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// Headers have come.
     pub const fn on_head(&mut self, now: Instant) {
         self.phase = match self.phase {

@@ -129,7 +129,7 @@ fn by_status(status: u16) -> Code {
         429 | 503 | 529 => Code::UpstreamOverloaded,
         401 | 403 => Code::UpstreamRejectedKey,
         408 | 502 | 504 | 520..=527 => Code::UpstreamUnreachable,
-        400 | 404 | 422 => Code::InvalidRequest,
+        400..=499 => Code::InvalidRequest,
         _ => Code::UpstreamInvalid,
     }
 }

@@ -24,6 +24,8 @@ struct Hop {
     tries: u32,
     /// It asked to be left alone until then.
     not_before: Option<Instant>,
+    /// It said that it has no room.
+    throttled: bool,
     standing: Standing,
 }
 
@@ -51,6 +53,8 @@ pub enum Next {
         target: usize,
         /// How often this endpoint was asked again already.
         repeat: u32,
+        /// It said that it has no room.
+        throttled: bool,
         /// Not earlier than this, by its own word.
         not_before: Option<Instant>,
     },
@@ -66,6 +70,7 @@ impl Route {
             model: target.model.clone(),
             tries: 0,
             not_before: None,
+            throttled: false,
             standing: Standing::Well,
         };
         Self { hops: targets.iter().map(hop).collect(), deaths: Vec::new() }
@@ -94,7 +99,8 @@ impl Route {
         };
         for hop in self.hops.iter_mut().filter(concerned) {
             match verdict {
-                Verdict::Retry { after_ms, .. } if after_ms.is_none_or(|ms| ms <= longest_ms) => {
+                Verdict::Retry { after_ms, throttled } if after_ms.is_none_or(|ms| ms <= longest_ms) => {
+                    hop.throttled = throttled;
                     hop.not_before = after_ms.map(|ms| now.after(ms));
                     if matches!(failure, Failure::Timeout(_)) && hop.standing == Standing::Well {
                         hop.standing = Standing::Silent;
@@ -123,6 +129,7 @@ impl Route {
             Some((target, hop)) => Next::Again {
                 target,
                 repeat: self.tries_of(hop.endpoint).saturating_sub(1),
+                throttled: hop.throttled,
                 not_before: hop.not_before,
             },
             None => Next::Nobody,
@@ -171,11 +178,11 @@ mod tests {
         assert_eq!(fail(&mut route, 0, &Failure::Unreachable, RETRY), Next::First { target: 1 });
         assert_eq!(
             fail(&mut route, 1, &Failure::Unreachable, RETRY),
-            Next::Again { target: 0, repeat: 0, not_before: None }
+            Next::Again { target: 0, repeat: 0, throttled: false, not_before: None }
         );
         assert_eq!(
             fail(&mut route, 0, &Failure::Unreachable, RETRY),
-            Next::Again { target: 1, repeat: 0, not_before: None }
+            Next::Again { target: 1, repeat: 0, throttled: false, not_before: None }
         );
     }
 
@@ -185,7 +192,7 @@ mod tests {
         fail(&mut route, 0, &Failure::Timeout(Timer::FirstToken), RETRY);
         for repeat in 0..3 {
             let next = fail(&mut route, 1, &Failure::Unreachable, RETRY);
-            assert_eq!(next, Next::Again { target: 1, repeat, not_before: None });
+            assert_eq!(next, Next::Again { target: 1, repeat, throttled: false, not_before: None });
         }
         fail(&mut route, 1, &Failure::Unreachable, Verdict::NextTarget);
         assert!(matches!(route.next(), Next::Again { target: 0, .. }), "alone, it is asked again");
@@ -197,10 +204,10 @@ mod tests {
         let pushback = |ms| Verdict::Retry { after_ms: Some(ms), throttled: true };
         fail(&mut route, 0, &Failure::Unreachable, pushback(9000));
         let next = fail(&mut route, 1, &Failure::Unreachable, pushback(2000));
-        assert_eq!(next, Next::Again { target: 1, repeat: 0, not_before: Some(NOW.after(2000)) });
+        assert_eq!(next, Next::Again { target: 1, repeat: 0, throttled: true, not_before: Some(NOW.after(2000)) });
         assert_eq!(
             fail(&mut route, 1, &Failure::Unreachable, pushback(30_001)),
-            Next::Again { target: 0, repeat: 0, not_before: Some(NOW.after(9000)) }
+            Next::Again { target: 0, repeat: 0, throttled: true, not_before: Some(NOW.after(9000)) }
         );
     }
 
@@ -224,7 +231,7 @@ mod tests {
         let mut route = route(&[(0, "a"), (0, "b")]);
         assert_eq!(
             fail(&mut route, 0, &Failure::Unreachable, RETRY),
-            Next::Again { target: 1, repeat: 0, not_before: None }
+            Next::Again { target: 1, repeat: 0, throttled: false, not_before: None }
         );
     }
 

@@ -8,7 +8,7 @@ use crate::{
     deadline::{AttemptTimers, Limits, Timer},
     message::{Headers, ResponseHead},
     sse::Decoder,
-    stream::{Proof, Seen, Usage, check_answer},
+    stream::{Flaw, Proof, Seen, Usage, check_answer},
     time::Instant,
 };
 use std::{mem, ops::Range};
@@ -87,6 +87,9 @@ impl Attempt {
     pub(super) fn on_head(&mut self, now: Instant, head: ResponseHead, ask: &Ask) -> Result<(), Failure> {
         let media_type = head.headers.media_type();
         self.timers.on_head(now);
+        if !(200..600).contains(&head.status) {
+            return Err(Failure::Invalid("a status that HTTP does not have"));
+        }
         if !(200..300).contains(&head.status) {
             if !Failure::is_refusal(head.status) {
                 return Err(Failure::Status { head, body: None });
@@ -159,9 +162,12 @@ impl Attempt {
             Reply::Whole { shown: true, .. } => Ok(()),
             Reply::Whole { head, body, .. } => {
                 if is_json(&head.headers.media_type()) {
-                    self.usage = check_answer(ask.api.dialect(), body).map_err(|seen| match seen {
-                        Seen::Error(error) => Failure::InBand(error),
-                        _ => Failure::Cut,
+                    // A transcription has no choices.
+                    let dialect = if ask.api.takes_form() { Dialect::Whole } else { ask.api.dialect() };
+                    self.usage = check_answer(dialect, body).map_err(|flaw| match flaw {
+                        Flaw::Cut => Failure::Cut,
+                        Flaw::Empty => Failure::Invalid("JSON without a finished choice in it"),
+                        Flaw::Error(error) => Failure::InBand(error),
                     })?;
                 } else if body.is_empty() {
                     return Err(Failure::Cut);

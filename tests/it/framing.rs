@@ -42,6 +42,16 @@ fn two_cuts_anywhere_in_any_framing_change_no_event() {
 }
 
 #[test]
+fn the_framing_itself_reaches_the_client_unchanged() {
+    let plain = |name: &str| !["byte order mark", "blank lines"].contains(&name);
+    for (name, bytes) in framings().into_iter().filter(|(name, _)| plain(name)) {
+        let script = [opened(), raw(&bytes), end()].concat();
+        let record = World::new().endpoint("a", [script]).run(chat());
+        assert_eq!(record.text(), String::from_utf8_lossy(&bytes), "{name}");
+    }
+}
+
+#[test]
 fn one_byte_at_a_time_changes_no_event() {
     for (name, bytes) in framings() {
         let script = [opened(), cut_at(&bytes, 1..bytes.len()), end()].concat();

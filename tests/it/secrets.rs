@@ -54,6 +54,19 @@ fn an_endpoints_own_words_to_its_caller_go_to_nobody_else() {
 }
 
 #[test]
+fn an_endpoint_sees_of_the_clients_header_only_what_concerns_it() {
+    let mut wanted = chat();
+    for (name, value) in [("accept", "text/event-stream"), ("x-forwarded-for", "::1"), ("x-stainless-lang", "js")] {
+        wanted.headers.set(name, value);
+    }
+    let world = World::new().named_policy("quick", json!({ "preset": "simple" })).endpoint("a", [well("Yes.")]);
+    let record = world.run(wanted.within(60_000).by("quick"));
+    let mut names: Vec<&str> = record.requests[0].request.headers.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["accept", "authorization", "content-type", "traceparent", "x-request-id"]);
+}
+
+#[test]
 fn a_request_that_cannot_be_read_is_not_quoted() {
     for body in [
         "hush",

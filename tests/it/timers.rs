@@ -166,8 +166,10 @@ fn a_slow_client_is_not_a_silent_endpoint() {
         let expected = body_of(&script);
         let mut policy = policy();
         policy["first_token_ms"] = 30_000.into();
-        let record = World::new().policy(policy).takes(9000).endpoint("a", [script]).run(chat());
-        assert_eq!((record.outcome(), record.without_keepalives()), ("ok", expected), "{pause}");
+        for world in [World::new(), World::new().piece_by_piece()] {
+            let record = world.policy(policy.clone()).takes(9000).endpoint("a", [script.clone()]).run(chat());
+            assert_eq!((record.outcome(), record.without_keepalives()), ("ok", expected.clone()), "{pause}");
+        }
     }
     // The endpoint is silent all the same when it is: the client's time is not counted, its own is.
     let record = World::new().policy(policy()).takes(9000).endpoint("a", [silent_for(30_000)]).run(chat());
