@@ -244,11 +244,15 @@ impl Call {
     /// Reading goes on.
     pub fn resume(&mut self, now: Instant) {
         if let Some(since) = self.paused.take() {
-            let ms = now.since(since);
-            self.attempts.iter_mut().for_each(|attempt| attempt.timers.shift(ms));
+            self.excuse(now.since(since));
             // What was just delivered is no silence.
             self.client.on_bytes(now);
         }
+    }
+
+    /// For so long the client took nothing, so nothing was read.
+    pub fn excuse(&mut self, ms: u64) {
+        self.attempts.iter_mut().for_each(|attempt| attempt.timers.shift(ms));
     }
 
     /// Whether the client takes nothing for now.

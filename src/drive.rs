@@ -1,7 +1,12 @@
 //! Runs a [`Call`] on a [`Runtime`]: the core's only `.await`.
 //!
 //! [`open`] waits for the client's status; [`Body::next`] for the next bytes. The call decides,
-//! the host touches the world, and this file carries things between them.
+//! the host touches the world, and this file carries things between them. Where a task woken per
+//! token is too dear, a host carries a steady stream's chunks by itself: see [`Body::steady`].
+
+mod lane;
+
+pub use lane::{Over, Slow};
 
 use crate::{
     call::{Call, Emit, Input, Output},
@@ -51,10 +56,6 @@ pub struct Body<R: Runtime> {
 
 /// How long behind its deadline a call waits for the client to take its last words.
 const LAST_WORDS_MS: u64 = 1000;
-
-/// Nothing more will come.
-#[derive(Clone, Copy, Debug)]
-pub struct Over;
 
 enum Step<C> {
     Head(ResponseHead),
@@ -151,60 +152,6 @@ impl<R: Runtime> Body<R> {
         }
         self.exchanges.clear();
         self.over = true;
-    }
-
-    /// The exchange whose answer the client has begun to get, while there is nothing else to do
-    /// than to carry its chunks over. A host may then read it by itself, and give what comes to
-    /// [`Body::look`] or [`Body::take_in`]; meanwhile it polls [`Body::poll_other`].
-    pub fn steady(&mut self) -> Option<&mut R::Exchange> {
-        if self.over || !self.call.is_steady() || self.exchanges.len() != 1 {
-            return None;
-        }
-        self.resume();
-        self.exchanges.first_mut().map(|(_, exchange)| exchange)
-    }
-
-    /// Takes in a chunk of the exchange that [`Body::steady`] gave. `true`: it goes on as it is.
-    /// `false`: what it comes to is among the next pieces.
-    pub fn look(&mut self, chunk: R::Chunk) -> bool {
-        self.take_in(Received::Chunk(chunk));
-        self.call.take_whole_slice(self.buffer.len())
-    }
-
-    /// Takes in what came from the exchange that [`Body::steady`] gave.
-    pub fn take_in(&mut self, received: Received<R::Chunk>) {
-        self.resume();
-        if let [(attempt, _)] = *self.exchanges.as_slice() {
-            self.on_received(attempt, received);
-        }
-    }
-
-    /// Ready when something else than a chunk is there: then [`Body::take_piece`] gives what the
-    /// client gets of it. `slow` says since when the client has been taking its time, if it is: then
-    /// the timers of silence stand still until [`Body::steady`] is asked again.
-    pub fn poll_other(&mut self, context: &mut Context<'_>, slow: impl Fn() -> Option<Instant>) -> Poll<()> {
-        while !self.over && !self.call.has_output() {
-            if self.poll_gone(context) {
-                self.call.handle_input(self.runtime.now(), Input::ClientGone);
-                break;
-            }
-            let Some(at) = self.call.poll_timeout() else { break };
-            let Poll::Ready(()) = self.poll_timer(context, at) else { return Poll::Pending };
-            if let Some(since) = slow() {
-                self.call.pause(since);
-            }
-            self.call.handle_input(self.runtime.now(), Input::Timeout);
-        }
-        Poll::Ready(())
-    }
-
-    /// The next bytes that are there already; `Err`: the call is over.
-    pub fn take_piece(&mut self) -> Result<Option<Piece<R::Chunk>>, Over> {
-        match self.take_outputs() {
-            Some(Step::Piece(piece)) => Ok(Some(piece)),
-            Some(Step::Head(_)) | None => Ok(None),
-            Some(Step::Over) => Err(Over),
-        }
     }
 
     fn resume(&mut self) {

@@ -3,7 +3,7 @@
 
 use crate::{record::Record, world::Host};
 use fairlead_core::{
-    drive::{Body, Piece},
+    drive::{Body, Piece, Slow},
     runtime::{Exchange, Received, Runtime},
 };
 use std::{
@@ -32,7 +32,7 @@ pub async fn carry(
     record: &RefCell<&mut Record>,
 ) -> Option<bool> {
     body.borrow_mut().steady()?;
-    let (slow_since, paused) = (Cell::new(None), Cell::new(false));
+    let (waited_ms, slow_since, paused) = (Cell::new(0), Cell::new(None), Cell::new(false));
     let mut run = pin!(async {
         loop {
             let received = poll_fn(|context| match body.borrow_mut().steady() {
@@ -44,25 +44,38 @@ pub async fn carry(
                 Received::End => return Left::Ended,
                 Received::Failed | Received::Head(_) => return Left::ReadFailed,
             };
-            if !body.borrow_mut().look(Rc::clone(&chunk)) {
+            if !body.borrow_mut().look(Rc::clone(&chunk), waited_ms.take()) {
                 return Left::ForNow;
             }
             record.borrow_mut().pieces.push((host.now_ms(), chunk.to_vec()));
-            slow_since.set(Some(host.now()));
+            let since = host.now();
+            slow_since.set(Some(since));
             if !takes.take(host).await {
                 return Left::WriteFailed;
             }
+            waited_ms.set(waited_ms.get() + host.now().since(since));
             slow_since.set(None);
             if paused.take() {
                 return Left::ForNow;
             }
         }
     });
-    let slow = || slow_since.get().inspect(|_| paused.set(true));
+    let slow = || {
+        let since = slow_since.get().inspect(|_| paused.set(true));
+        Slow { waited_ms: if since.is_none() { waited_ms.take() } else { 0 }, since }
+    };
     loop {
+        // A chunk wakes the loop of JavaScript, but nothing of Rust: only what the core waits for
+        // itself does.
+        let mut wake = None;
         let left = poll_fn(|context| match run.as_mut().poll(context) {
             Poll::Ready(left) => Poll::Ready(Some(left)),
-            Poll::Pending => body.borrow_mut().poll_other(context, slow).map(|()| None),
+            Poll::Pending if wake.is_some_and(|at| host.is_before(at)) => Poll::Pending,
+            Poll::Pending => {
+                let (other, at) = host.watch(|| body.borrow_mut().poll_other(context, slow));
+                wake = at;
+                other.map(|()| None)
+            }
         })
         .await;
         match left {

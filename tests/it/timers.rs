@@ -185,6 +185,15 @@ fn a_host_that_is_slow_to_read_behind_the_head_is_not_a_silent_endpoint() {
 }
 
 #[test]
+fn a_client_that_is_slow_for_less_than_the_idle_time_is_none_either() {
+    let script = [opened(), says("Hi "), times(4, [wait(3500), says("x ")].concat()), finishes("stop"), done(), end()];
+    let expected = body_of(&script.concat());
+    let record =
+        World::new().policy(json!({ "idle_ms": 3000 })).takes(2900).endpoint("a", [script.concat()]).run(chat());
+    assert_eq!((record.outcome(), record.without_keepalives()), ("ok", expected));
+}
+
+#[test]
 fn a_finished_stream_whose_end_does_not_come_is_ended_after_a_second() {
     let finished = [opened(), role(), says("Yes."), finishes("stop")].concat();
     for (script, owed) in [

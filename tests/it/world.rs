@@ -319,6 +319,19 @@ impl Host {
         self.0.borrow().now
     }
 
+    /// Polls something, and tells which moment it waits for.
+    pub fn watch<T>(&self, poll: impl FnOnce() -> Poll<T>) -> (Poll<T>, Option<u64>) {
+        let before = self.0.borrow().awaited.len();
+        let outcome = poll();
+        let awaited = self.0.borrow().awaited[before..].iter().min().copied();
+        (outcome, awaited)
+    }
+
+    /// Whether a moment has not come, which the clock may then jump to.
+    pub fn is_before(&self, at: u64) -> bool {
+        self.0.borrow_mut().until(at).is_pending()
+    }
+
     /// Ready after so many milliseconds, with whether `breaks_at` has not come before.
     pub fn nap(&self, ms: u64, breaks_at: Option<u64>) -> impl Future<Output = bool> + use<> {
         let state = Rc::clone(&self.0);

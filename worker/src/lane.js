@@ -1,23 +1,25 @@
 // The fast lane of a stream: chunks that go on as they are never leave JavaScript's loop. A wasm future woken for each
-// of them costs more CPU than reading and writing it.
+// of them costs half as much CPU again as reading and writing it. Its rules stand in src/drive/lane.rs.
 
-export const ENDED = 0;
-export const READ_FAILED = 1;
-export const WRITE_FAILED = 2;
-export const REFUSED = 3;
-export const RESUMED = 4;
+/** Why the lane was left. `pump.rs` knows the same numbers. */
+const FOR_NOW = 0; // a chunk was refused, or a timer is to be armed anew
+const ENDED = 1;
+const READ_FAILED = 2;
+const WRITE_FAILED = 3;
 
 export class Lane {
-  /** Since when the client has been taking its time, in milliseconds; 0 while an endpoint is read. */
-  waitingSince = 0;
-  /** Set from outside when a timer ran out meanwhile: the lane is left before the next read, so that it is armed anew. */
-  paused = false;
+  /** Milliseconds that the client has taken over chunks since this was last told. */
+  #waited = 0;
+  /** Since when it has been at it now; 0 while an endpoint is read. */
+  #since = 0;
+  /** A timer ran out meanwhile. */
+  #interrupted = false;
 
   /**
    * Carries chunks from `reader` to `writer` until `look` refuses one, or something ends.
    * @param {ReadableStreamDefaultReader<Uint8Array>} reader
    * @param {WritableStreamDefaultWriter<Uint8Array>} writer
-   * @param {(chunk: Uint8Array) => boolean} look
+   * @param {(chunk: Uint8Array, waited: number) => boolean} look
    */
   async run(reader, writer, look) {
     for (;;) {
@@ -28,18 +30,34 @@ export class Lane {
         return READ_FAILED;
       }
       if (result.done) return ENDED;
-      if (!look(result.value)) return REFUSED;
-      this.waitingSince = Date.now();
+      if (!look(result.value, this.waited())) return FOR_NOW;
+      this.#since = Date.now();
       try {
         await writer.write(result.value);
       } catch {
         return WRITE_FAILED;
       }
-      this.waitingSince = 0;
-      if (this.paused) {
-        this.paused = false;
-        return RESUMED;
+      this.#waited = Date.now() - this.#since;
+      this.#since = 0;
+      if (this.#interrupted) {
+        // The time has been told as it passed.
+        this.#interrupted = false;
+        this.#waited = 0;
+        return FOR_NOW;
       }
     }
+  }
+
+  /** Milliseconds that the client took over the chunk before, told once. */
+  waited() {
+    const waited = this.#waited;
+    this.#waited = 0;
+    return waited;
+  }
+
+  /** A timer ran out: since when the client has been taking its time, 0 if it is not. */
+  interrupt() {
+    this.#interrupted = this.#since > 0;
+    return this.#since;
   }
 }

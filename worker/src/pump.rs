@@ -6,7 +6,7 @@
 
 use crate::runtime::{Fetch, JsChunk, WorkerRuntime};
 use fairlead_core::{
-    drive::{Body, Piece},
+    drive::{Body, Piece, Slow},
     runtime::Received,
     time::Instant,
 };
@@ -32,30 +32,35 @@ extern "C" {
         this: &Lane,
         reader: &ReadableStreamDefaultReader,
         writer: &WritableStreamDefaultWriter,
-        look: &Closure<dyn FnMut(Uint8Array) -> bool>,
+        look: &Look,
     ) -> Promise;
-    #[wasm_bindgen(method, getter, js_name = waitingSince)]
-    fn waiting_since(this: &Lane) -> f64;
-    #[wasm_bindgen(method, setter, js_name = paused)]
-    fn set_paused(this: &Lane, paused: bool);
+    #[wasm_bindgen(method)]
+    fn waited(this: &Lane) -> f64;
+    #[wasm_bindgen(method)]
+    fn interrupt(this: &Lane) -> f64;
 }
 
-/// Why the lane was left; the numbers stand in `lane.js`.
+/// Shows a chunk to the core, with the milliseconds that the client took over the one before.
+type Look = Closure<dyn FnMut(Uint8Array, f64) -> bool>;
+
+/// Why the lane was left.
 enum Left {
+    /// A chunk was refused, or a timer is to be armed anew.
+    ForNow,
     Ended,
     ReadFailed,
     WriteFailed,
-    /// A chunk does not go on as it is, or a timer is to be armed anew.
-    ForNow,
 }
 
-impl From<JsValue> for Left {
-    fn from(code: JsValue) -> Self {
-        match code.as_f64().map(|code| code as u32) {
-            Some(0) => Self::Ended,
-            Some(1) => Self::ReadFailed,
-            Some(2) => Self::WriteFailed,
-            _ => Self::ForNow,
+impl From<Result<JsValue, JsValue>> for Left {
+    fn from(code: Result<JsValue, JsValue>) -> Self {
+        // `lane.js` knows the same numbers.
+        match code.ok().and_then(|code| code.as_f64()).map(|code| code as u32) {
+            Some(0) => Self::ForNow,
+            Some(1) => Self::Ended,
+            Some(2) => Self::ReadFailed,
+            // A client that cannot be written to; or a defect, behind which nothing may go on.
+            _ => Self::WriteFailed,
         }
     }
 }
@@ -87,7 +92,7 @@ impl Pump {
             }
         }
         let shared = Rc::clone(&self.body);
-        let look = Closure::new(move |chunk| shared.borrow_mut().look(JsChunk::from(chunk)));
+        let look = Look::new(move |chunk, waited: f64| shared.borrow_mut().look(JsChunk::from(chunk), waited as u64));
         let lane = Lane::new();
         loop {
             let reader = self.body.borrow_mut().steady().and_then(Fetch::idle_reader);
@@ -106,24 +111,17 @@ impl Pump {
 
     /// Lets the lane carry chunks for as long as it can. `None`: the next piece is to be asked
     /// for; else whether the body came to its end.
-    async fn carry(
-        &self,
-        lane: &Lane,
-        reader: &ReadableStreamDefaultReader,
-        look: &Closure<dyn FnMut(Uint8Array) -> bool>,
-    ) -> Option<bool> {
+    async fn carry(&self, lane: &Lane, reader: &ReadableStreamDefaultReader, look: &Look) -> Option<bool> {
         let mut run = JsFuture::from(lane.run(reader, &self.writer, look));
         let slow = || {
-            let since = lane.waiting_since();
-            (since > 0.0).then(|| {
-                lane.set_paused(true);
-                Instant::from_millis(since as u64)
-            })
+            let since = lane.interrupt();
+            let since = (since > 0.0).then(|| Instant::from_millis(since as u64));
+            Slow { waited_ms: lane.waited() as u64, since }
         };
         loop {
             let left = poll_fn(|context| {
                 if let Poll::Ready(code) = Pin::new(&mut run).poll(context) {
-                    return Poll::Ready(Some(code.map_or(Left::ForNow, Left::from)));
+                    return Poll::Ready(Some(Left::from(code)));
                 }
                 self.body.borrow_mut().poll_other(context, slow).map(|()| None)
             })

@@ -1,0 +1,98 @@
+//! The fast lane: a host carries the chunks of a steady stream by itself, and shows each one.
+//!
+//! In a Worker, waking a wasm future for every token costs as much CPU as half of reading and
+//! writing it, so the loop over the chunks is the host's own there (`worker/src/lane.js`). The
+//! rules between it and the core:
+//!
+//! 1. [`Body::steady`] gives the exchange to read while there is nothing else to do. The lane
+//!    begins there, and it alone reads that exchange until it ends.
+//! 2. Each chunk goes to [`Body::look`]. If it goes on as it is, the host writes it to the client
+//!    and reads the next. If not, the lane ends, and [`Body::poll_next`] gives what it came to.
+//! 3. An end or a failure goes to [`Body::take_in`], and the lane ends.
+//! 4. Meanwhile [`Body::poll_other`] watches the timers and the client. When it is ready,
+//!    [`Body::take_piece`] gives what the client gets of it, and the lane goes on, unless the call
+//!    is over.
+//! 5. While the client has not taken a chunk, nothing is read: the host says so by [`Slow`], and
+//!    that time is not the endpoint's silence. If a timer ran out meanwhile, the lane ends behind
+//!    the write, so that the timers are armed anew.
+
+use super::{Body, Piece, Step};
+use crate::{
+    call::Input,
+    runtime::{Received, Runtime},
+    time::Instant,
+};
+use std::task::{Context, Poll};
+
+/// Nothing more will come.
+#[derive(Clone, Copy, Debug)]
+pub struct Over;
+
+/// The time that the client has taken over chunks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slow {
+    /// In all, in milliseconds, since this was last told.
+    pub waited_ms: u64,
+    /// Since when it has been at it now.
+    pub since: Option<Instant>,
+}
+
+impl<R: Runtime> Body<R> {
+    /// The exchange whose answer the client has begun to get, while there is nothing else to do
+    /// than to carry its chunks over.
+    pub fn steady(&mut self) -> Option<&mut R::Exchange> {
+        if self.over || !self.call.is_steady() || self.exchanges.len() != 1 {
+            return None;
+        }
+        self.resume();
+        self.exchanges.first_mut().map(|(_, exchange)| exchange)
+    }
+
+    /// Takes in a chunk. `true`: it goes on as it is. `false`: what it comes to is among the next
+    /// pieces, or a timer is now due earlier than the one that is armed. `waited_ms` is what
+    /// [`Slow::waited_ms`] would tell.
+    pub fn look(&mut self, chunk: R::Chunk, waited_ms: u64) -> bool {
+        self.call.excuse(waited_ms);
+        self.take_in(Received::Chunk(chunk));
+        let armed = self.timer.as_ref().map(|(armed, _)| *armed);
+        let due = self.call.poll_timeout();
+        let in_time = due.is_some_and(|due| armed.is_some_and(|armed| armed <= due));
+        in_time && self.call.take_whole_slice(self.buffer.len())
+    }
+
+    /// Takes in what else came from the exchange.
+    pub fn take_in(&mut self, received: Received<R::Chunk>) {
+        self.resume();
+        if let [(attempt, _)] = *self.exchanges.as_slice() {
+            self.on_received(attempt, received);
+        }
+    }
+
+    /// Ready when something else than a chunk is there. `slow` is asked when a timer ran out.
+    pub fn poll_other(&mut self, context: &mut Context<'_>, slow: impl Fn() -> Slow) -> Poll<()> {
+        while !self.over && !self.call.has_output() {
+            if self.poll_gone(context) {
+                self.call.handle_input(self.runtime.now(), Input::ClientGone);
+                break;
+            }
+            let Some(at) = self.call.poll_timeout() else { break };
+            let Poll::Ready(()) = self.poll_timer(context, at) else { return Poll::Pending };
+            let Slow { waited_ms, since } = slow();
+            self.call.excuse(waited_ms);
+            if let Some(since) = since {
+                self.call.pause(since);
+            }
+            self.call.handle_input(self.runtime.now(), Input::Timeout);
+        }
+        Poll::Ready(())
+    }
+
+    /// The next bytes that are there already; `Err`: the call is over.
+    pub fn take_piece(&mut self) -> Result<Option<Piece<R::Chunk>>, Over> {
+        match self.take_outputs() {
+            Some(Step::Piece(piece)) => Ok(Some(piece)),
+            Some(Step::Head(_)) | None => Ok(None),
+            Some(Step::Over) => Err(Over),
+        }
+    }
+}
