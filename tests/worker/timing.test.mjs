@@ -44,6 +44,8 @@ before(async () => {
       bounded: { ...patient, deadline_ms: DEADLINE_MS },
       'bounded-committing': { ...patient, deadline_ms: DEADLINE_MS, commit_after_ms: COMMIT_AFTER_MS },
       watchful: { ...patient, idle_ms: IDLE_MS, progress_ms: 3 * IDLE_MS },
+      // Nothing but the timer at hand can wake a call in this one.
+      quiet: { ...patient, idle_ms: IDLE_MS, keepalive_ms: NEVER_MS },
       flowing: { ...patient, keepalive_ms: 1000 },
       impatient: { ...patient, retry_after_max_ms: 500 },
       prompt: { ...patient, headers_ms: 500, first_token_ms: 700 },
@@ -82,6 +84,30 @@ function errorOf({ text }) {
 }
 
 const withoutComments = (text) => text.replaceAll(COMMENT, '');
+
+describe('a timer runs out in its own time, though no other wakes the call', { concurrency: true }, () => {
+  // Whether the last chunk went on as it came or had to be put together.
+  for (const segment of [undefined, 7]) {
+    for (const afterEvents of [2, 4]) {
+      it(`behind ${afterEvents} events in segments of ${segment ?? 'any size'}`, async () => {
+        const sim = { fault: 'stall', afterEvents, tokenMs: 30, segment };
+        const answer = await call({ policy: 'quiet', stream: true, sim });
+        const { code, param } = errorOf(answer);
+        assert.deepEqual([code, param], ['upstream_timeout', 'idle']);
+        const silence = answer.pieces.at(-1).ms - answer.pieces.at(-2).ms;
+        assert.ok(silence >= IDLE_MS - 50 && silence <= IDLE_MS + MARGIN_MS, `${silence} ms`);
+      });
+    }
+  }
+
+  it('behind a finish whose [DONE] does not come', async () => {
+    const sim = { fault: 'stall-after-finish', tokenMs: 30 };
+    const { pieces, text } = await call({ policy: 'quiet', stream: true, sim });
+    assert.match(text, /data: \[DONE\]\n\n$/);
+    const silence = pieces.at(-1).ms - pieces.at(-2).ms;
+    assert.ok(silence >= 900 && silence <= 1000 + MARGIN_MS, `${silence} ms`);
+  });
+});
 
 describe('a client is never left without a sign for longer than a keepalive', { concurrency: true }, () => {
   it('while an endpoint is silent in the middle of its answer', async () => {
