@@ -251,8 +251,11 @@ impl fmt::Display for Mistake {
 /// Each part is a binding's name and its value: an object, or text that holds JSON.
 pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec<Mistake>) {
     let mut whole = Map::new();
+    let mut origins: BTreeMap<String, String> = BTreeMap::new();
     let mut mistakes = Vec::new();
+    let mut any = false;
     for (binding, value) in parts {
+        any = true;
         let value = match value {
             Value::String(text) => match serde_json::from_str(&text) {
                 Ok(value) => value,
@@ -272,11 +275,14 @@ pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec
             }
         };
         for (key, value) in fields {
-            if whole.contains_key(&key) {
-                mistakes.push(Mistake::at(&*key, format!("stands twice: in CONFIG and in {binding}")));
+            if let Some(earlier) = origins.insert(key.clone(), binding.clone()) {
+                mistakes.push(Mistake::at(&*key, format!("stands twice: in {earlier} and in {binding}")));
             }
             whole.insert(key, value);
         }
+    }
+    if !any {
+        mistakes.push(Mistake::at("CONFIG", "is missing: this Worker has no such variable"));
     }
     (Value::Object(whole), mistakes)
 }

@@ -1,4 +1,4 @@
-//! How a call is carried out: every timer, bound and price, with the contract's defaults.
+//! How a call is carried out: every timer, bound and price, with its default.
 //!
 //! A [`Policy`] is validated when it is made; nothing downstream checks it again.
 

@@ -27,9 +27,9 @@ pub(super) fn read(parts: impl IntoIterator<Item = (String, Value)>, environment
     Reading { settings: mistakes.is_empty().then_some(settings), admin_key, mistakes, warnings }
 }
 
-/// Whether a mistake at `outer` explains one at `inner`.
+/// Whether a mistake at `outer` explains one at `inner`. Without `CONFIG` everything is missing.
 fn covers(outer: &str, inner: &str) -> bool {
-    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    outer == "CONFIG" || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// One validation: collects what it finds and goes on.
@@ -62,6 +62,10 @@ impl Check<'_> {
         policies.entry(DEFAULT_POLICY.to_owned()).or_default();
         let models = self.models(&config.models, &endpoints, &policies);
         let clients = self.clients(config, &models, &policies, &endpoints);
+        if config.open && config.clients.is_some() {
+            let message = "lets everybody in, with every model and policy, whatever `clients` says";
+            self.warnings.push(Mistake::at("open", message));
+        }
         if config.endpoints.is_empty() {
             self.mistake("endpoints", "is empty: name at least one server");
         }
@@ -127,7 +131,7 @@ impl Check<'_> {
                 None => (base_url, ""),
             },
             (Provider::Runpod, Mode::Openai) => (base_url, "/openai/v1"),
-            (Provider::Runpod, Mode::LoadBalancer) => (base_url, "/v1"),
+            (Provider::Runpod, Mode::LoadBalancer) => (base_url.strip_suffix("/v1").unwrap_or(base_url), "/v1"),
             (Provider::Runpod, Mode::Jobs) => {
                 let message = "`jobs` is not supported by this version, so no model uses this endpoint; `openai` is";
                 self.warnings.push(Mistake::at(format!("{path}.mode"), message));
@@ -219,7 +223,7 @@ impl Check<'_> {
         for ((index, client), name) in (0usize..).zip(list).zip(names) {
             let Some(client) = client else { continue };
             let path = format!("clients[{index}]");
-            for (field, set) in unenforced_limits(client) {
+            for (field, set) in without_effect(client) {
                 self.no_effect(&path, field, set);
             }
             let takes_all = models.iter().any(|model| model.name == "*");
@@ -280,10 +284,10 @@ impl Check<'_> {
         let name = name?;
         let value = self.environment.secret(name).filter(|value| !value.is_empty());
         if value.is_none() {
-            self.mistake(
-                path,
-                format!("names the secret `{name}`, which is not set: `npx wrangler secret put {name}`"),
-            );
+            // Somebody may have put the secret itself here: only what looks like a name is repeated.
+            let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+            let name = if is_name { name } else { "NAME" };
+            self.mistake(path, format!("names a secret that is not set: `npx wrangler secret put {name}`"));
         }
         value.map(Secret)
     }
@@ -336,8 +340,9 @@ impl Check<'_> {
     }
 }
 
-const fn unenforced_limits(client: &ClientConfig) -> [(&'static str, bool); 5] {
+const fn without_effect(client: &ClientConfig) -> [(&'static str, bool); 6] {
     [
+        ("runpod", !client.runpod.is_empty()),
         ("rate_limiter", client.rate_limiter.is_some()),
         ("requests_per_minute", client.requests_per_minute.is_some()),
         ("max_concurrency", client.max_concurrency.is_some()),

@@ -1,9 +1,9 @@
-//! `CONFIG` as operators write it: the contract's own example, and every mistake at once.
+//! `CONFIG` as operators write it: a full example, and every mistake at once.
 
 use fairlead_core::settings::{Environment, Reading, Settings};
 use serde_json::{Value, json};
 
-/// The example of the contract, with a real hash in the place of `<hex>`.
+/// A full example, with a real hash in the place of `<hex>`.
 const EXAMPLE: &str = r#"{
   "endpoints": [
     { "name": "a100",  "provider": "vllm",   "base_url": "https://a100.example.com/v1", "api_key_secret": "VLLM_API_KEY", "max_concurrency": 32 },
@@ -57,12 +57,17 @@ fn example_with(change: impl Fn(&mut Value)) -> Reading {
 }
 
 #[test]
-fn the_contracts_example_is_read_without_a_mistake() {
+fn a_full_example_is_read_without_a_mistake() {
     for config in [Value::from(EXAMPLE), serde_json::from_str(EXAMPLE).unwrap()] {
         let reading = read(config);
         assert_eq!(reading.mistakes, []);
-        let warned =
-            ["clients[0].rate_limiter", "endpoints[0].max_concurrency", "endpoints[1].mode", "endpoints[1].native"];
+        let warned = [
+            "clients[0].rate_limiter",
+            "clients[0].runpod",
+            "endpoints[0].max_concurrency",
+            "endpoints[1].mode",
+            "endpoints[1].native",
+        ];
         assert_eq!(paths(&reading.warnings), warned);
         let settings = reading.settings.unwrap();
         let qwen = settings.model("qwen").unwrap();
@@ -159,13 +164,28 @@ fn a_model_that_only_a_jobs_endpoint_serves_cannot_be_served() {
 }
 
 #[test]
+fn an_open_gateway_with_clients_is_warned_about() {
+    let reading = example_with(|config| config["open"] = true.into());
+    assert!(reading.settings.is_some() && paths(&reading.warnings).contains(&"open"), "{:?}", reading.warnings);
+}
+
+#[test]
+fn a_secret_in_the_place_of_its_name_is_not_repeated() {
+    for (name, repeated) in [("VLLM_KEY_2", true), ("sk-0123456789abcdef", false)] {
+        let reading = example_with(|config| config["admin_key_secret"] = name.into());
+        assert_eq!(paths(&reading.mistakes), ["admin_key_secret"]);
+        assert_eq!(reading.mistakes[0].message.contains(name), repeated, "{name}");
+    }
+}
+
+#[test]
 fn what_is_missing_altogether_is_said() {
     assert_eq!(paths(&read(json!({})).mistakes), ["endpoints", "models"]);
     for wrong in [json!([]), json!(7), json!("not json"), Value::Null] {
         let reading = read(wrong.clone());
         assert!(reading.settings.is_none() && paths(&reading.mistakes).contains(&"CONFIG"), "{wrong}: {reading:?}");
     }
-    assert!(Settings::read([], &Worker).settings.is_none());
+    assert_eq!(paths(&Settings::read([], &Worker).mistakes), ["CONFIG"]);
 }
 
 #[test]
@@ -205,7 +225,7 @@ fn every_kind_of_endpoint_gets_its_own_addresses() {
 }
 
 #[test]
-fn every_field_of_the_contracts_policy_is_known() {
+fn every_field_of_a_policy_is_known() {
     let reading = example_with(|config| {
         config["policies"]["default"] = json!({
             "preset": "code", "deadline_ms": 1, "headers_ms": 1, "first_token_ms": 1, "prefill_ms_per_kib": 0,

@@ -1,4 +1,4 @@
-// A request that cannot be carried out is refused at once, with the contract's code and without touching an endpoint; a
+// A request that cannot be carried out is refused at once, with the README's code and without touching an endpoint; a
 // good one carries its id and its trace through.
 
 import assert from 'node:assert/strict';

@@ -1,5 +1,5 @@
 // The times that a user feels, in workerd's own time: comments in silence, a status in good time, deadlines, waits, and
-// clients that are slower than their endpoint. Bounds are the contract's, with a margin for a loaded machine.
+// clients that are slower than their endpoint. Bounds are the README's, with a margin for a loaded machine.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

@@ -7,18 +7,22 @@ const EXPOSED: &str = "x-request-id, x-fairlead-endpoint, x-fairlead-attempts, x
 
 /// Fields that let the page that asks read the response; none where it may not.
 pub fn fields(origins: &[String], request: &Headers) -> Vec<(&'static str, String)> {
-    let Some(origin) = request.get("origin") else { return Vec::new() };
+    if origins.is_empty() {
+        return Vec::new();
+    }
+    // A cache must not hand one page's answer to another, or what came without a page to a page.
+    let vary = ("vary", "origin".to_owned());
+    let Some(origin) = request.get("origin") else { return vec![vary] };
     let everybody = origins.iter().any(|allowed| allowed == "*");
     if !everybody && !origins.iter().any(|allowed| allowed == origin) {
-        // A cache must not hand this answer to a page that may read it.
-        return vec![("vary", "origin".to_owned())];
+        return vec![vary];
     }
     let allowed = if everybody { "*" } else { origin };
     vec![
         ("access-control-allow-origin", allowed.to_owned()),
         ("access-control-expose-headers", EXPOSED.to_owned()),
         ("timing-allow-origin", allowed.to_owned()),
-        ("vary", "origin".to_owned()),
+        vary,
     ]
 }
 

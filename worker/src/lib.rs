@@ -2,7 +2,7 @@
 //!
 //! A thin host. [`routes`] answers requests, [`gateway`] is the only reader of the Worker's
 //! environment, [`runtime`] lets the core's calls touch the world, [`response`] makes the client's
-//! responses. What is decided is decided in `fairlead-core`.
+//! responses and [`pump`] brings their bodies. What is decided is decided in `fairlead-core`.
 
 mod cors;
 mod gateway;
