@@ -269,7 +269,7 @@ impl<'de> Visitor<'de> for ChoicesVisitor {
                 None | Some("") => {}
                 // vLLM's word for an answer it was made to drop: shutdown, sleep, pause.
                 Some("abort") => choices.aborted = true,
-                Some(_) => choices.finished.push(choice.index),
+                Some(_) => choices.finished.push(choice.index.unwrap_or_default()),
             }
         }
         Ok(choices)
@@ -278,8 +278,9 @@ impl<'de> Visitor<'de> for ChoicesVisitor {
 
 #[derive(Deserialize)]
 struct Choice<'a> {
+    /// Some servers leave it out where there is but one choice.
     #[serde(default)]
-    index: usize,
+    index: Option<usize>,
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -459,6 +460,13 @@ mod tests {
         for data in ["{", "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}", "hello", "[]", "null"] {
             assert_eq!(observe(&mut Proof::new(Dialect::Chat, 1), data), Seen::Malformed, "{data}");
         }
+    }
+
+    #[test]
+    fn the_only_choice_needs_no_index() {
+        let mut proof = Proof::new(Dialect::Chat, 1);
+        observe(&mut proof, r#"{"choices":[{"index":null,"delta":{"content":"x"},"finish_reason":"stop"}]}"#);
+        assert!(proof.is_whole());
     }
 
     #[test]
