@@ -6,8 +6,8 @@
 use crate::{
     api::Api,
     error::{Code, Error},
+    json::{place_of, read_object},
     message::Headers,
-    stream::read_object,
 };
 use memchr::memmem;
 use serde::{Deserialize, de::IgnoredAny};
@@ -164,12 +164,6 @@ fn count_prompts(prompt: &RawValue) -> usize {
     let items: Vec<&RawValue> = serde_json::from_str(prompt.get()).unwrap_or_default();
     let several = items.first().is_some_and(|first| first.get().starts_with(['"', '[', '{']));
     if several { items.len() } else { 1 }
-}
-
-/// Where a slice that was borrowed from `whole` stands in it.
-fn place_of(part: &str, whole: &[u8]) -> Range<usize> {
-    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
-    start..start.saturating_add(part.len())
 }
 
 /// Finds two fields of a `multipart/form-data` body (RFC 7578): the file in it stays untouched.

@@ -84,6 +84,7 @@ pub mod error;
 pub mod event;
 pub mod explain;
 pub mod fleet;
+mod json;
 pub mod message;
 pub mod policy;
 pub mod provider;

@@ -4,10 +4,20 @@
 //! closing event. `[DONE]` proves nothing, because vLLM sends an error and then `[DONE]`; the end
 //! of the bytes proves nothing, because a cut looks like one in half of the layers below.
 
-use crate::{api::Dialect, sse::Fields};
+mod answer;
+mod pattern;
+
+pub use answer::{Flaw, check_answer};
+
+use crate::{
+    api::Dialect,
+    json::{Text, read_object},
+    sse::Fields,
+};
+use pattern::Pattern;
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
+    de::{SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use std::{borrow::Cow, collections::BTreeSet, fmt};
@@ -77,12 +87,21 @@ pub struct Proof {
     finished: BTreeSet<usize>,
     closed: bool,
     usage: Usage,
+    /// The newest event with nothing but content.
+    pattern: Pattern,
 }
 
 impl Proof {
     /// Of a stream that must finish this many choices (only chat and completions have several).
     pub fn new(dialect: Dialect, choices: usize) -> Self {
-        Self { dialect, choices, finished: BTreeSet::new(), closed: false, usage: Usage::default() }
+        Self {
+            dialect,
+            choices,
+            finished: BTreeSet::new(),
+            closed: false,
+            usage: Usage::default(),
+            pattern: Pattern::default(),
+        }
     }
 
     /// Whether the answer is whole.
@@ -105,6 +124,9 @@ impl Proof {
 
     /// Takes in one event.
     pub fn observe(&mut self, event: &Fields<'_>) -> Seen {
+        if self.pattern.fits(&event.data) {
+            return Seen::Content;
+        }
         if *event.data == *b"[DONE]" {
             return Seen::Done;
         }
@@ -119,15 +141,18 @@ impl Proof {
         if let Some(error) = chunk.error {
             return Seen::Error(InBand::from_json(error.get().as_bytes()));
         }
-        if chunk.object.as_deref() == Some("error") {
+        if chunk.object.is_some_and(is_error) {
             return Seen::Error(InBand::from_json(data));
         }
         if let Some(usage) = chunk.usage {
             self.usage = usage;
         }
-        let Choices { content, finished, aborted } = chunk.choices.unwrap_or_default();
+        let Choices { content, text, finished, aborted } = chunk.choices.unwrap_or_default();
         if aborted {
             return Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
+        }
+        if let Some(text) = text.filter(|_| finished.is_empty() && chunk.usage.is_none()) {
+            self.pattern.learn(data, text.get());
         }
         self.finished.extend(finished.into_iter().filter(|index| *index < self.choices));
         if content { Seen::Content } else { Seen::Nothing }
@@ -135,7 +160,7 @@ impl Proof {
 
     fn observe_named(&mut self, data: &[u8]) -> Seen {
         let Ok(event) = read_object::<NamedEvent>(data) else { return Seen::Malformed };
-        let kind = event.r#type.unwrap_or_default();
+        let kind = event.r#type.map_or(Cow::Borrowed(""), |Text(kind)| kind);
         if let Some(error) = event.error.filter(|_| kind == "error" || kind.is_empty()) {
             return Seen::Error(InBand::from_json(error.get().as_bytes()));
         }
@@ -153,7 +178,12 @@ impl Proof {
                 self.closed = true;
                 Seen::Nothing
             }
-            "content_block_delta" => Seen::Content,
+            "content_block_delta" => {
+                if let Some(text) = event.delta.and_then(BlockDelta::text) {
+                    self.pattern.learn(data, text.get());
+                }
+                Seen::Content
+            }
             kind if kind.starts_with("response.") && kind.ends_with(".delta") => Seen::Content,
             _ => Seen::Nothing,
         }
@@ -174,14 +204,6 @@ impl InBand {
     }
 }
 
-/// Reads an object, and nothing but one: Serde would also take a list for a structure.
-pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
-    if json.trim_ascii_start().starts_with(b"[") {
-        return Err(serde::de::Error::custom("a list"));
-    }
-    serde_json::from_slice(json)
-}
-
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ErrorFields<'a> {
@@ -194,11 +216,11 @@ struct ErrorFields<'a> {
 #[derive(Deserialize)]
 struct ChoicesChunk<'a> {
     #[serde(borrow, default)]
-    object: Option<Cow<'a, str>>,
+    object: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
-    #[serde(default)]
-    choices: Option<Choices>,
+    #[serde(borrow, default)]
+    choices: Option<Choices<'a>>,
     #[serde(default, deserialize_with = "usage")]
     usage: Option<Usage>,
 }
@@ -206,7 +228,7 @@ struct ChoicesChunk<'a> {
 #[derive(Deserialize)]
 struct NamedEvent<'a> {
     #[serde(borrow, default)]
-    r#type: Option<Cow<'a, str>>,
+    r#type: Option<Text<'a>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "usage")]
@@ -217,6 +239,27 @@ struct NamedEvent<'a> {
     /// The same in `message_start`, a text in an error.
     #[serde(borrow, default)]
     message: Option<&'a RawValue>,
+    /// In the messages API an object, in responses a text.
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+}
+
+/// The `delta` of a `content_block_delta`.
+#[derive(Deserialize)]
+struct BlockDelta<'a> {
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow)]
+    partial_json: Option<&'a RawValue>,
+}
+
+impl<'a> BlockDelta<'a> {
+    fn text(delta: &'a RawValue) -> Option<&'a RawValue> {
+        let Self { text, thinking, partial_json } = serde_json::from_str(delta.get()).ok()?;
+        text.or(thinking).or(partial_json)
+    }
 }
 
 /// The part of a `response` or `message` object that is looked at.
@@ -235,16 +278,18 @@ fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D:
 
 /// All that matters of `choices`, gathered without keeping any of it.
 #[derive(Default)]
-pub(crate) struct Choices {
+struct Choices<'a> {
     /// One of them holds something to read.
     content: bool,
+    /// Where that is a single string.
+    text: Option<&'a RawValue>,
     /// Those that end here. Empty, hence without an allocation, in every event but the last ones.
     finished: Vec<usize>,
     /// One of them was given up by the endpoint.
-    pub(crate) aborted: bool,
+    aborted: bool,
 }
 
-impl<'de> Deserialize<'de> for Choices {
+impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(ChoicesVisitor)
     }
@@ -253,18 +298,19 @@ impl<'de> Deserialize<'de> for Choices {
 struct ChoicesVisitor;
 
 impl<'de> Visitor<'de> for ChoicesVisitor {
-    type Value = Choices;
+    type Value = Choices<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of choices")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Choices, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Choices<'de>, A::Error> {
         let mut choices = Choices::default();
         while let Some(choice) = items.next_element::<Choice>()? {
-            choices.content |=
-                choice.text.is_some_and(is_content) || choice.delta.is_some_and(|delta| delta.has_content());
-            match choice.finish_reason.as_deref() {
+            let delta = choice.delta.unwrap_or_default();
+            choices.content |= choice.text.is_some_and(is_content) || delta.has_content();
+            choices.text = choice.text.or_else(|| delta.text());
+            match choice.finish_reason.as_ref().map(|Text(reason)| &**reason) {
                 // Some servers send an empty one with every event.
                 None | Some("") => {}
                 // vLLM's word for an answer it was made to drop: shutdown, sleep, pause.
@@ -286,86 +332,69 @@ struct Choice<'a> {
     #[serde(borrow, default)]
     delta: Option<Delta<'a>>,
     #[serde(borrow, default)]
-    finish_reason: Option<Cow<'a, str>>,
+    finish_reason: Option<Text<'a>>,
 }
 
 /// The fields that hold something to read, under vLLM's old and new names.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Delta<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     reasoning: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     refusal: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     tool_calls: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     function_call: Option<&'a RawValue>,
 }
 
-impl Delta<'_> {
+impl<'a> Delta<'a> {
     fn has_content(&self) -> bool {
         [self.content, self.reasoning, self.reasoning_content, self.refusal, self.tool_calls, self.function_call]
             .into_iter()
             .flatten()
             .any(is_content)
     }
+
+    /// The string that the next event may have another of.
+    fn text(&self) -> Option<&'a RawValue> {
+        [self.content, self.reasoning, self.reasoning_content]
+            .into_iter()
+            .flatten()
+            .find(|value| is_content(value))
+            .or_else(|| {
+                let calls: [ToolCall<'a>; 1] = serde_json::from_str(self.tool_calls?.get()).ok()?;
+                let [call] = calls;
+                call.function?.arguments
+            })
+    }
+}
+
+#[derive(Deserialize)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    function: Option<ToolFunction<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ToolFunction<'a> {
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+}
+
+/// An `object` that is an error itself, as vLLM said it before 0.10.1.
+fn is_error(object: &RawValue) -> bool {
+    object.get() == "\"error\""
 }
 
 /// Neither an empty string nor an empty list.
 fn is_content(value: &RawValue) -> bool {
     !matches!(value.get(), "\"\"" | "[]" | "{}" | "null")
-}
-
-/// Why an answer that did not stream is none.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// It is not JSON to its end.
-    Cut,
-    /// It is whole, and holds nothing that was asked for.
-    Empty,
-    /// It is an error, or half an answer that the endpoint gave up.
-    Error(InBand),
-}
-
-/// What is looked at in any answer.
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    object: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(default)]
-    choices: Option<Choices>,
-    #[serde(default, deserialize_with = "usage")]
-    usage: Option<Usage>,
-}
-
-/// Whether an answer that did not stream is whole, by its own words, and what it cost.
-pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Flaw> {
-    let wants_choices = matches!(dialect, Dialect::Chat | Dialect::Completions);
-    if !wants_choices && body.trim_ascii_start().starts_with(b"[") {
-        return serde_json::from_slice::<IgnoredAny>(body).map(|_| Usage::default()).map_err(|_| Flaw::Cut);
-    }
-    let answer: Answer = read_object(body).map_err(|_| Flaw::Cut)?;
-    let object = answer.object.map(RawValue::get).unwrap_or_default();
-    if object == "\"error\"" {
-        // As vLLM said it before 0.10.1.
-        return Err(Flaw::Error(InBand::from_json(body)));
-    }
-    // A response that failed is an answer of that API, and tells its error itself.
-    if let Some(error) = answer.error.filter(|_| object != "\"response\"") {
-        return Err(Flaw::Error(InBand::from_json(error.get().as_bytes())));
-    }
-    match answer.choices {
-        Some(choices) if choices.aborted => Err(Flaw::Error(InBand { status: None, kind: Some("abort".to_owned()) })),
-        Some(choices) if wants_choices && choices.finished.is_empty() => Err(Flaw::Empty),
-        None if wants_choices => Err(Flaw::Empty),
-        _ => Ok(answer.usage.unwrap_or_default()),
-    }
 }
 
 #[cfg(test)]
@@ -499,29 +528,5 @@ mod tests {
         assert!(proof.is_whole());
         let error = observe(&mut proof, r#"{"type":"error","code":"server_error","message":"x"}"#);
         assert_eq!(error, Seen::Error(InBand { status: None, kind: Some("error".to_owned()) }));
-    }
-
-    #[test]
-    fn an_answer_that_did_not_stream_can_still_be_none() {
-        let error = |dialect, body: &str| matches!(check_answer(dialect, body.as_bytes()), Err(Flaw::Error(_)));
-        let half = r#"{"choices":[{"index":0,"message":{"content":"ha"},"finish_reason":"abort"}],"usage":null}"#;
-        assert!(error(Dialect::Chat, half));
-        for dialect in [Dialect::Chat, Dialect::Completions, Dialect::Messages, Dialect::Responses, Dialect::Whole] {
-            assert!(error(dialect, r#"{"error":{"code":500}}"#), "{dialect:?}");
-            assert!(error(dialect, r#"{"object":"error","message":"x","code":500}"#), "{dialect:?}");
-            assert!(error(dialect, r#"{"error":"scaling"}"#), "{dialect:?}");
-            assert_eq!(check_answer(dialect, br#"{"choices":[{"index":0,"#), Err(Flaw::Cut), "{dialect:?}");
-        }
-        for nothing in ["{}", r#"{"choices":[]}"#, r#"{"choices":[{"index":0,"message":{}}]}"#] {
-            assert_eq!(check_answer(Dialect::Chat, nothing.as_bytes()), Err(Flaw::Empty), "{nothing}");
-        }
-        assert!(
-            check_answer(Dialect::Responses, br#"{"object":"response","status":"failed","error":{"code":"x"}}"#)
-                .is_ok()
-        );
-        assert!(check_answer(Dialect::Responses, br#"{"object":"response","error":null}"#).is_ok());
-        assert!(check_answer(Dialect::Messages, br#"{"input_tokens":3}"#).is_ok());
-        assert!(check_answer(Dialect::Whole, br#"{"data":[]}"#).is_ok());
-        assert!(check_answer(Dialect::Whole, b"[1, 2]").is_ok() && check_answer(Dialect::Whole, b"[1, 2").is_err());
     }
 }

@@ -1,0 +1,90 @@
+//! A token that passes through the core allocates nothing, whatever it is the token of.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests may stop at what is not expected"
+)]
+
+use fairlead_core::{
+    api::Api,
+    ask::Ask,
+    call::{Call, Emit, Input, Order, Output},
+    message::{Headers, ResponseHead},
+    settings::{Environment, Settings},
+    time::Instant,
+};
+use std::rc::Rc;
+
+struct NoSecrets;
+
+impl Environment for NoSecrets {
+    fn secret(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn has_service(&self, _: &str) -> bool {
+        false
+    }
+}
+
+const NOW: Instant = Instant::from_millis(1_795_299_888_000);
+
+/// A streaming call whose endpoint has answered with this event.
+fn steady(api: Api, event: &str) -> Call {
+    let config = serde_json::json!({
+        "open": true,
+        "endpoints": [{ "name": "a", "provider": "vllm", "base_url": "https://a.example.com/v1" }],
+        "models": [{ "name": "m", "targets": [{ "endpoint": "a" }] }],
+    });
+    let settings = Settings::read([("CONFIG".to_owned(), config)], &NoSecrets).settings.unwrap();
+    let ask = Ask::read(api, &Headers::new(), Rc::new(*br#"{"model":"m","stream":true}"#)).unwrap();
+    let (model, policy) = settings.plan(None, &ask.model, None).unwrap();
+    let order = Order { ask, model, policy, arrived: NOW, request_id: "r".to_owned(), deadline_ms: None, seed: 7 };
+    let mut call = Call::new(NOW, order, Rc::default());
+    let headers = Headers::from_iter([("content-type", "text/event-stream")]);
+    call.handle_input(NOW, Input::Head { attempt: 1, head: ResponseHead { status: 200, headers } });
+    call.handle_input(NOW, Input::Chunk { attempt: 1, bytes: event.as_bytes() });
+    while call.poll_output().is_some() {}
+    call
+}
+
+#[test]
+fn a_token_allocates_nothing() {
+    let chat =
+        |delta: &str| format!(r#"{{"object":"chat.completion.chunk","choices":[{{"index":0,"delta":{delta}}}]}}"#);
+    let usage =
+        r#"{"choices":[{"index":0,"delta":{"content":"N"}}],"usage":{"prompt_tokens":5,"completion_tokens":N}}"#;
+    let tokens = [
+        (Api::Chat, chat(r#"{"content":" N"}"#)),
+        (Api::Chat, chat(r#"{"content":"\n\u00e4N"}"#)),
+        (Api::Chat, chat(r#"{"reasoning":" N"}"#)),
+        (Api::Chat, chat(r#"{"tool_calls":[{"index":0,"function":{"arguments":"N"}}]}"#)),
+        (Api::Chat, usage.to_owned()),
+        (Api::Completions, r#"{"choices":[{"index":0,"text":"N","finish_reason":null}]}"#.to_owned()),
+        (
+            Api::Messages,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"N"}}"#.to_owned(),
+        ),
+        (Api::Responses, r#"{"type":"response.output_text.delta","sequence_number":N,"delta":"x"}"#.to_owned()),
+    ];
+    for (api, token) in tokens {
+        let events: Vec<String> =
+            (1..1000).map(|number| format!("data: {}\n\n", token.replace('N', &number.to_string()))).collect();
+        let mut call = steady(api, &events[0]);
+        let mut passed = 0;
+        let allocations = allocation_counter::measure(|| {
+            for event in &events {
+                call.handle_input(NOW, Input::Chunk { attempt: 1, bytes: event.as_bytes() });
+                while let Some(output) = call.poll_output() {
+                    passed +=
+                        usize::from(matches!(output, Output::Emit(Emit::Slice(range)) if range == (0..event.len())));
+                }
+            }
+        });
+        assert_eq!(passed, events.len(), "{token}");
+        // What is kept of the newest event may grow a little with it.
+        assert!(allocations.count_total <= 4, "{allocations:?} for {token}");
+    }
+}
