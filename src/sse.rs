@@ -125,7 +125,7 @@ impl Decoder {
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 impl<'a> Block<'a> {
-    /// What the block dispatches; `None` for comments, blank lines and events without data.
+    /// What the block dispatches; `None` where it has no `data`: comments, blank lines, a name alone.
     pub fn fields(&self) -> Option<Fields<'a>> {
         let mut name: &[u8] = b"";
         let mut data: Option<Cow<'a, [u8]>> = None;
@@ -156,7 +156,7 @@ impl<'a> Block<'a> {
                 _ => {}
             }
         }
-        data.filter(|data| !data.is_empty()).map(|data| Fields { name, data })
+        data.map(|data| Fields { name, data })
     }
 }
 
@@ -211,8 +211,9 @@ mod tests {
 
     #[test]
     fn fields_follow_the_standard() {
-        assert_eq!(data("data\n\n"), [""; 0]);
-        assert_eq!(data("data:\n\n"), [""; 0]);
+        assert_eq!(data("data\n\n"), [""]);
+        assert_eq!(data("data:\n\n"), [""]);
+        assert_eq!(data("event: x\n\n"), [""; 0]);
         assert_eq!(data("data\ndata\n\n"), ["\n"]);
         assert_eq!(data("data:a\ndata:  b\n\n"), ["a\n b"]);
         assert_eq!(data(": note\ndata: a\nid: 1\nretry: 2\nother\n\n"), ["a"]);

@@ -310,9 +310,9 @@ pub fn read_events(stream: &[u8]) -> Vec<Read> {
             "event" => name = value,
             "data" => data.push(value),
             "" if line.is_empty() => {
-                let (name, data) = (std::mem::take(&mut name), std::mem::take(&mut data).join("\n"));
+                let (name, data) = (std::mem::take(&mut name), std::mem::take(&mut data));
                 if !data.is_empty() {
-                    reads.push((name, data));
+                    reads.push((name, data.join("\n")));
                 }
             }
             _ => {}
