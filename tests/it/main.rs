@@ -31,6 +31,7 @@ mod config;
 mod cuts;
 mod deadline;
 mod dialects;
+mod event_stream;
 mod faults;
 mod framing;
 mod pushback;
