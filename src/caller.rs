@@ -44,9 +44,11 @@ pub fn deadline_ms(headers: &Headers) -> Result<Option<u64>, Error> {
 }
 
 /// The trace that the request belongs to, if `traceparent` has the form of W3C Trace Context:
-/// `00-<32 hex>-<16 hex>-<2 hex>` in lower case, neither id all zeros.
+/// `00-<32 hex>-<16 hex>-<2 hex>` in lower case, neither id all zeros. Of two such fields neither counts.
 pub fn trace_id(headers: &Headers) -> Option<&str> {
-    let mut parts = headers.get("traceparent")?.split('-');
+    let mut fields = headers.iter().filter(|(name, _)| *name == "traceparent");
+    let ((_, value), None) = (fields.next()?, fields.next()) else { return None };
+    let mut parts = value.trim_matches([' ', '\t']).split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

@@ -41,5 +41,6 @@ mod secrets;
 mod storm;
 mod streams;
 mod timers;
+mod traceparent;
 mod truncation;
 mod whole;
