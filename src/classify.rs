@@ -162,7 +162,9 @@ fn positive(value: &str, unit_ms: f64) -> Option<u64> {
 }
 
 fn date(value: &str) -> Option<Instant> {
-    let since = httpdate::parse_http_date(value).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    // A leap second is none to the Unix epoch: it is the last second of its day once more.
+    let value = value.replacen("23:59:60", "23:59:59", 1);
+    let since = httpdate::parse_http_date(&value).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_millis()).ok().map(Instant::from_millis)
 }
 

@@ -37,6 +37,7 @@ mod framing;
 mod pushback;
 mod refusals;
 mod retries;
+mod retry_after;
 mod secrets;
 mod storm;
 mod streams;
