@@ -3,7 +3,7 @@
 import { invalid, json } from './errors.mjs';
 import {
   FINGERPRINT, bounded, checkStreamOptions, choicesWanted, complete, data, idsOf, interleaved, openaiStream,
-  promptTokens, stepIds, sum, textPieces, tokenIds, tokensOf, usageEvent, usageOf, usageWanted,
+  promptTokens, stepIds, sum, textPieces, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { DEFAULT_REASONING, hex, pieces, textOf, weight } from './tokens.mjs';
 
@@ -18,8 +18,8 @@ export function chat(body, context, spec) {
   const asked = { prompt, tokens: promptTokens(prompt, context), id: `chatcmpl-${context.id}` };
   const limit = body.max_completion_tokens ?? body.max_tokens;
   const choices = Array.from({ length: choicesWanted(body) }, (_, index) => {
-    const { steps, natural } = stepsOf(body, asked.id, spec, index);
-    return bounded(steps, limit, spec, natural);
+    const { steps, natural, stopReason = null } = stepsOf(body, asked.id, spec, index);
+    return { ...bounded(steps, limit, spec, natural), stopReason };
   });
   return body.stream && !spec.plain
     ? streamed(body, context, asked, choices)
@@ -37,14 +37,23 @@ function stepsOf(body, id, spec, index) {
   const thinks = body.chat_template_kwargs?.enable_thinking === true && !partial;
   const reasoning = thinks ? pieces(DEFAULT_REASONING) : [];
   const name = reasoningName(spec);
+  const format = body.response_format;
+  const all = jsonFormat(format) ? pieces(spec.text ?? formatted(format)) : textPieces(spec, index, partial);
+  const { kept, stopReason } = untilStop(all, body.stop);
   return {
     steps: [
       ...reasoning.map((piece) => ({ piece, delta: { [name]: piece } })),
-      ...textPieces(spec, index, partial).map((piece) => ({ piece, delta: { content: piece } })),
+      ...kept.map((piece) => ({ piece, delta: { content: piece } })),
     ],
     natural: 'stop',
+    stopReason,
   };
 }
+
+const jsonFormat = (format) => format?.type === 'json_object' || format?.type === 'json_schema';
+
+/** What a grammar lets through, where the answer has to be JSON. */
+const formatted = (format) => JSON.stringify(format.json_schema ? sample(format.json_schema.schema) : { a: 'line' });
 
 // Older versions of vLLM called it reasoning_content.
 const reasoningName = (spec) => (spec.reasoning_content ? 'reasoning_content' : 'reasoning');
@@ -110,7 +119,7 @@ function streamed(body, context, asked, choices) {
       delta: step?.delta ?? {},
       logprobs: step ? logprobs(body, [step.piece]) : null,
       finish_reason: finish,
-      ...(finish && { stop_reason: null }),
+      ...(finish && { stop_reason: reasonOf(choices[index], finish) }),
       token_ids: tokenIds(body, step),
     }],
     ...running(count),
@@ -135,7 +144,7 @@ function whole(body, context, asked, choices, spec) {
       message: message(choice, spec),
       logprobs: logprobs(body, choice.steps.map(({ piece }) => piece)),
       finish_reason: choice.finish,
-      stop_reason: null,
+      stop_reason: reasonOf(choice, choice.finish),
       token_ids: stepIds(body, choice.steps),
       routed_experts: null,
     })),
@@ -168,6 +177,8 @@ function message(choice, spec) {
     [name]: joined(name) || null,
   };
 }
+
+const reasonOf = ({ stopReason }, finish) => (finish === 'stop' ? stopReason : null);
 
 function callsOf(choice) {
   const calls = [];

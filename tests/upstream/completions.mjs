@@ -3,7 +3,7 @@
 import { json } from './errors.mjs';
 import {
   FINGERPRINT, bounded, checkStreamOptions, choicesWanted, data, idsOf, interleaved, openaiStream, promptTokens,
-  stepIds, sum, textPieces, tokenIds, tokensOf, usageEvent, usageOf, usageWanted,
+  stepIds, sum, textPieces, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { textOf, weight } from './tokens.mjs';
 
@@ -21,8 +21,11 @@ export function completions(body, context, spec) {
     tokens: sum(prompts.map((prompt) => promptTokens(prompt, context))),
     promptIds: (index) => idsOf(body, prompts[Math.floor(index / n)]),
   };
-  const choices = Array.from({ length: prompts.length * n }, (_, index) =>
-    bounded(textPieces(spec, index).map((piece) => ({ piece })), body.max_tokens ?? DEFAULT_MAX_TOKENS, spec));
+  const choices = Array.from({ length: prompts.length * n }, (_, index) => {
+    const { kept, stopReason } = untilStop(textPieces(spec, index), body.stop);
+    const choice = bounded(kept.map((piece) => ({ piece })), body.max_tokens ?? DEFAULT_MAX_TOKENS, spec);
+    return { ...choice, stopReason: choice.finish === 'stop' ? stopReason : null };
+  });
   return body.stream && !spec.plain ? streamed(body, context, asked, choices) : whole(body, context, asked, choices);
 }
 
@@ -43,7 +46,7 @@ function streamed(body, context, asked, choices) {
       text: step?.piece ?? '',
       logprobs: step ? logprobs(body, [step.piece]) : null,
       finish_reason: finish,
-      stop_reason: null,
+      stop_reason: finish && choices[index].stopReason,
       prompt_token_ids: count === 1 ? asked.promptIds(index) : null,
       token_ids: tokenIds(body, step),
     }],
@@ -65,12 +68,12 @@ function whole(body, context, asked, choices) {
     object: 'text_completion',
     created: context.created,
     model: context.model,
-    choices: choices.map(({ steps, finish }, index) => ({
+    choices: choices.map(({ steps, finish, stopReason }, index) => ({
       index,
       text: steps.map(({ piece }) => piece).join(''),
       logprobs: logprobs(body, steps.map(({ piece }) => piece)),
       finish_reason: finish,
-      stop_reason: null,
+      stop_reason: stopReason,
       token_ids: stepIds(body, steps),
       prompt_logprobs: null,
       prompt_token_ids: asked.promptIds(index),

@@ -50,6 +50,15 @@ export function textPieces(spec, index = 0, partial = '') {
   return rest;
 }
 
+/** The pieces before the first of the texts that the request ends an answer at, and which of them that was. */
+export function untilStop(all, stop) {
+  const text = all.join('');
+  const places = [stop ?? []].flat().map((end) => [text.indexOf(end), end]).filter(([at]) => at >= 0);
+  if (places.length === 0) return { kept: all, stopReason: null };
+  const [at, stopReason] = places.sort(([a], [b]) => a - b)[0];
+  return { kept: pieces(text.slice(0, at)), stopReason };
+}
+
 /** One choice: its steps, and why they end there. The sim field's `finishReason` ends it half way. */
 export function bounded(steps, limit, spec, natural = 'stop') {
   if (spec.finishReason) return { steps: steps.slice(0, Math.ceil(steps.length / 2)), finish: spec.finishReason };

@@ -256,6 +256,26 @@ describe('a chat', () => {
     assert.equal(`A fairlead guides${textOf(streamed)}`, TEXT);
   });
 
+  it('ends before a text that it is told to stop at, and says which', async () => {
+    const stop = ['never there', ' line'];
+    const [{ message, finish_reason, stop_reason }] = jsonOf(await ask({ ...CHAT, stop })).choices;
+    assert.deepEqual([message.content, finish_reason, stop_reason], ['A fairlead guides a', 'stop', ' line']);
+    assert.equal(textOf(await ask({ ...STREAM, stop })), message.content);
+    const { choices } = jsonOf(await ask({ ...COMPLETION, stop: 'guides' }, { path: '/v1/completions' }));
+    assert.deepEqual([choices[0].text, choices[0].stop_reason], ['A fairlead ', 'guides']);
+  });
+
+  it('answers in the JSON that it is asked for', async () => {
+    const schema = { type: 'object', properties: { city: { type: 'string' }, days: { type: 'integer' } } };
+    for (const [response_format, value] of [
+      [{ type: 'json_object' }, { a: 'line' }],
+      [{ type: 'json_schema', json_schema: { name: 'stay', schema } }, { city: 'Zürich', days: 3 }],
+    ]) {
+      const [{ message }] = jsonOf(await ask({ ...CHAT, response_format })).choices;
+      assert.deepEqual(JSON.parse(message.content), value);
+    }
+  });
+
   it('gives the same request the same bytes', async () => {
     const request = { headers: { 'x-request-id': 'same' } };
     assert.deepEqual((await ask(STREAM, request)).raw, (await ask(STREAM, request)).raw);
