@@ -13,6 +13,7 @@ const SUITES = {
   core: rustTests,
   upstream: () => nodeTests('tests/upstream/*.test.mjs'),
   worker: () => nodeTests('tests/worker/*.test.mjs'),
+  live: () => nodeTests('tests/live/*.test.mjs'),
   scripts: () => nodeTests('scripts/*.test.mjs'),
 };
 
