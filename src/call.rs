@@ -10,6 +10,7 @@
 //! 200 whose first event is an error has spent neither.
 
 mod attempt;
+mod flow;
 
 use crate::{
     ask::Ask,
@@ -28,7 +29,7 @@ use crate::{
     settings::{Endpoint, Model},
     time::Instant,
 };
-use attempt::Attempt;
+use attempt::{Attempt, BLANK_LINE};
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
 /// Something that happened.
@@ -148,6 +149,8 @@ pub struct Call {
     /// The attempt whose content the client has.
     winner: Option<u32>,
     paused: Option<Instant>,
+    /// What arrives has gone out already, by the host's own pipe.
+    piped: bool,
     limits: Limits,
     last_target: usize,
     first_content: Option<Instant>,
@@ -175,6 +178,7 @@ impl Call {
             committed: false,
             winner: None,
             paused: None,
+            piped: false,
             limits: Limits::new(policy, ask.stream, ask.body.len(), ask.held_back),
             last_target: 0,
             first_content: None,
@@ -206,6 +210,7 @@ impl Call {
             Input::Head { attempt, head } => {
                 self.go_on(now, attempt, |attempt, ask, _| attempt.on_head(now, head, ask))
             }
+            Input::Chunk { attempt, bytes } if self.piped => self.on_piped(now, attempt, bytes),
             Input::Chunk { attempt, bytes } => {
                 self.go_on(now, attempt, |attempt, _, out| attempt.on_chunk(now, bytes, out))
             }
@@ -233,53 +238,6 @@ impl Call {
         attempts.chain(waiting).chain(self.client.next()).chain([self.deadline]).min()
     }
 
-    /// The client takes nothing for now, so nothing is read either: the timers of silence stand
-    /// still until [`Call::resume`].
-    pub const fn pause(&mut self, now: Instant) {
-        if self.paused.is_none() {
-            self.paused = Some(now);
-        }
-    }
-
-    /// Reading goes on.
-    pub fn resume(&mut self, now: Instant) {
-        if let Some(since) = self.paused.take() {
-            self.excuse(now.since(since));
-            // What was just delivered is no silence.
-            self.client.on_bytes(now);
-        }
-    }
-
-    /// For so long the client took nothing, so nothing was read.
-    pub fn excuse(&mut self, ms: u64) {
-        self.attempts.iter_mut().for_each(|attempt| attempt.timers.shift(ms));
-    }
-
-    /// Whether the client takes nothing for now.
-    pub const fn is_paused(&self) -> bool {
-        self.paused.is_some()
-    }
-
-    /// Whether nothing is left to do for now but to bring one attempt's content to the client.
-    pub fn is_steady(&self) -> bool {
-        self.winner.is_some() && self.order.ask.stream && !self.has_output()
-    }
-
-    /// Whether an output waits to be taken.
-    pub fn has_output(&self) -> bool {
-        !self.out.is_empty()
-    }
-
-    /// Takes the output that sends the whole of a chunk of this length on, if that is all there is.
-    pub fn take_whole_slice(&mut self, length: usize) -> bool {
-        let only = self.out.len() == 1
-            && matches!(self.out.front(), Some(Output::Emit(Emit::Slice(range))) if *range == (0..length));
-        if only {
-            self.out.clear();
-        }
-        only
-    }
-
     /// When the call must be over.
     pub const fn deadline(&self) -> Instant {
         self.deadline
@@ -304,6 +262,9 @@ impl Call {
         id: u32,
         input: impl FnOnce(&mut Attempt, &Ask, &mut Vec<Emit>) -> Result<(), Failure>,
     ) {
+        if self.piped {
+            self.go_on(now, id, |attempt, _, out| attempt.seal(now, out));
+        }
         match self.step(now, id, input) {
             Some(Ok(())) => self.succeed(now),
             Some(Err(failure)) => self.on_failure(now, id, failure),
@@ -534,6 +495,9 @@ impl Call {
             self.commit(now, error.code.status(), headers);
             self.emit(now, Emit::Bytes(error.body(dialect)));
         } else if self.order.ask.stream {
+            if self.piped {
+                self.emit(now, Emit::Bytes(BLANK_LINE.to_vec()));
+            }
             self.emit(now, Emit::Bytes(error.event(dialect)));
         } else {
             // Half of an answer that does not stream has gone out, which nothing but a broken

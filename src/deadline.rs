@@ -53,6 +53,9 @@ pub struct Limits {
 /// Once a stream has proved itself whole, this is how long its last bytes are waited for.
 const GRACE_MS: u64 = 1000;
 
+/// The longest that bytes which went by unseen wait to be looked at.
+const MAX_REST_MS: u64 = 250;
+
 impl Limits {
     /// What `policy` allows a request of this size. Parsers of tools and structured output hold
     /// text back (`held_back`), so the idle time is doubled for them.
@@ -72,6 +75,12 @@ impl Limits {
     pub const fn with_cold_start(mut self) -> Self {
         self.headers_ms = u64::MAX;
         self
+    }
+
+    /// How long bytes that went by unseen may wait to be looked at: a few times a second, and often
+    /// enough that no timer of silence takes the wait for silence.
+    pub fn rest_ms(&self) -> u64 {
+        (self.idle_ms.min(self.progress_ms) / 4).min(MAX_REST_MS)
     }
 
     /// How long `timer` is, for messages.
@@ -206,6 +215,11 @@ impl ClientTimers {
     pub const fn on_commit(&mut self, now: Instant, stream: bool) {
         self.commit_at = None;
         self.last_byte = if stream { Some(now) } else { None };
+    }
+
+    /// Bytes go out by themselves from here on, and nothing can be put between them.
+    pub const fn on_pipe(&mut self) {
+        self.last_byte = None;
     }
 
     /// Bytes have gone out.

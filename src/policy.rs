@@ -2,7 +2,7 @@
 //!
 //! A [`Policy`] is validated when it is made; nothing downstream checks it again.
 
-use crate::config::{BackoffConfig, BudgetConfig, Mistake, PolicyConfig, Preset};
+use crate::config::{BackoffConfig, BudgetConfig, Forward, Mistake, PolicyConfig, Preset};
 
 /// The longest time that a policy may name: a day. It also keeps every host timer inside the 31
 /// bits that `setTimeout` has.
@@ -36,6 +36,8 @@ pub struct Policy {
     pub keepalive_ms: u64,
     /// A streaming call that still waits after this long gets its 200.
     pub commit_after_ms: u64,
+    /// How a stream's bytes travel once content flows.
+    pub forward: Forward,
     /// Larger bodies are refused.
     pub max_request_bytes: u64,
     /// What repeats cost.
@@ -80,6 +82,7 @@ impl Default for Policy {
             retry_after_max_ms: 30_000,
             keepalive_ms: 5000,
             commit_after_ms: 10_000,
+            forward: Forward::Checked,
             max_request_bytes: 26_214_400,
             budget: BudgetPolicy { capacity: 100, transient_cost: 14, throttled_cost: 5, refund: 1 },
         }
@@ -139,6 +142,7 @@ impl Policy {
         count(&mut policy.budget.transient_cost, transient_cost, "budget.transient_cost", 0, 1_000_000);
         count(&mut policy.budget.throttled_cost, throttled_cost, "budget.throttled_cost", 0, 1_000_000);
         count(&mut policy.budget.refund, refund, "budget.refund", 0, 1_000_000);
+        policy.forward = config.forward.unwrap_or(policy.forward);
         policy
     }
 

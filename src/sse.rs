@@ -89,6 +89,11 @@ impl Decoder {
         Ok(Some(Block { bytes: self.tail.get(bom..).unwrap_or_default(), range: None }))
     }
 
+    /// Whether what has come so far ends with a whole block.
+    pub const fn is_between_blocks(&self) -> bool {
+        (self.spent || self.tail.is_empty()) && !self.after_cr
+    }
+
     /// The number of bytes up to and including the next blank line.
     fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0usize;

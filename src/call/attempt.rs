@@ -24,6 +24,9 @@ const MAX_WHOLE: usize = 8 << 20;
 /// The longest explanation of an error that is passed on.
 const MAX_EXPLANATION: usize = 1 << 20;
 
+/// Ends an event, whatever it has come to.
+pub(super) const BLANK_LINE: &[u8] = b"\n\n";
+
 /// One attempt in flight.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -195,6 +198,22 @@ impl Attempt {
             Reply::Refused { head, .. } => Failure::Status { head: head.clone(), body: None },
             Reply::Awaited | Reply::Whole { .. } | Reply::Stream(_) => Failure::Timeout(timer),
         }
+    }
+
+    /// Whether the answer is a stream whose bytes so far end with a whole event.
+    pub(super) fn is_between_events(&self) -> bool {
+        matches!(&self.reply, Reply::Stream(stream) if stream.decoder.is_between_blocks())
+    }
+
+    /// Ends an event that was cut in the middle and has gone out as it was.
+    pub(super) fn seal(&mut self, now: Instant, out: &mut Vec<Emit>) -> Result<(), Failure> {
+        if self.is_between_events() {
+            return Ok(());
+        }
+        let seen = self.on_chunk(now, BLANK_LINE, out);
+        out.clear();
+        out.push(Emit::Bytes(BLANK_LINE.to_vec()));
+        seen
     }
 
     /// Status and fields of the answer, for the client.

@@ -4,8 +4,8 @@ use super::{Endpoint, Environment, Model, Reading, Secret, Settings, Target};
 use crate::{
     access::{self, Client},
     config::{
-        self, ClientConfig, Config, EndpointConfig, Forward, List, Mistake, Mode, ModelConfig, OnDeadline,
-        PolicyConfig, Provider, Resume, Strategy, TargetConfig,
+        self, ClientConfig, Config, EndpointConfig, List, Mistake, Mode, ModelConfig, OnDeadline, PolicyConfig,
+        Provider, Resume, Strategy, TargetConfig,
     },
     policy::Policy,
 };
@@ -147,7 +147,6 @@ impl Check<'_> {
         for (field, set) in [
             ("queue_ms", config.queue_ms.is_some()),
             ("on_deadline", config.on_deadline == Some(OnDeadline::Partial)),
-            ("forward", config.forward == Some(Forward::Native)),
             ("resume", !matches!(config.resume, None | Some(Resume::Off))),
             ("stream_internally", config.stream_internally == Some(true)),
             ("hedge_after_ms", config.hedge_after_ms.is_some()),

@@ -18,6 +18,7 @@
 
 mod captures;
 mod lane;
+mod pipe;
 mod record;
 mod script;
 mod wanted;
@@ -34,6 +35,7 @@ mod dialects;
 mod event_stream;
 mod faults;
 mod framing;
+mod native;
 mod pushback;
 mod refusals;
 mod retries;

@@ -8,6 +8,7 @@
 
 use crate::{
     lane::{self, Takes},
+    pipe::{self, Flow},
     record::{Record, Sent},
     script::{Script, Step},
     wanted::Wanted,
@@ -26,12 +27,12 @@ use fairlead_core::{
 };
 use serde_json::{Value, json};
 use std::{
-    cell::RefCell,
+    cell::{RefCell, RefMut},
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 /// When every call arrives: Sat, 21 Nov 2026 22:24:48 GMT.
@@ -265,6 +266,13 @@ async fn serve(host: &Host, call: Call, client: Client, record: &mut Record) {
     let takes = Takes { ms: client.takes_ms, breaks_at: client.breaks_at };
     let shared = RefCell::new(&mut *record);
     let taken = loop {
+        if let Some(next) = pipe::carry(host, &body, takes, &shared).await {
+            let Ok(next) = next else { break false };
+            let Some(piece) = next else { break true };
+            if !lane::deliver(host, &body, piece, takes, &shared).await {
+                break false;
+            }
+        }
         if client.in_lane
             && let Some(taken) = lane::carry(host, &body, takes, &shared).await
         {
@@ -286,8 +294,8 @@ async fn serve(host: &Host, call: Call, client: Client, record: &mut Record) {
 
 /// Everything that changes while a call runs.
 #[derive(Default)]
-struct State {
-    now: u64,
+pub struct State {
+    pub now: u64,
     /// The moments that somebody waits for, since the last jump.
     awaited: Vec<u64>,
     scripts: BTreeMap<String, Scripts>,
@@ -301,7 +309,7 @@ struct State {
 
 impl State {
     /// Ready at this moment, which the clock may jump to.
-    fn until(&mut self, at: u64) -> Poll<()> {
+    pub fn until(&mut self, at: u64) -> Poll<()> {
         if at <= self.now {
             return Poll::Ready(());
         }
@@ -315,6 +323,10 @@ impl State {
 pub struct Host(Rc<RefCell<State>>);
 
 impl Host {
+    pub fn state(&self) -> RefMut<'_, State> {
+        self.0.borrow_mut()
+    }
+
     pub fn now_ms(&self) -> u64 {
         self.0.borrow().now
     }
@@ -390,7 +402,8 @@ impl Runtime for Host {
         let number = state.requests.len();
         state.requests.push(Sent { endpoint: name, at, request, over_at: None, aborted: false });
         state.in_flight += 1;
-        Wire { world: Rc::clone(&self.0), number, at, steps: script.into() }
+        let flows = Flows::Read(Steps { at, queue: script.into() });
+        Wire { world: Rc::clone(&self.0), number, flows }
     }
 
     fn poll_client_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -421,13 +434,66 @@ impl Future for Sleep {
     }
 }
 
-/// One request on its way. The endpoint keeps to its script's times whether or not anybody reads.
+/// One request on its way.
 pub struct Wire {
     world: Rc<RefCell<State>>,
     number: usize,
+    flows: Flows,
+}
+
+enum Flows {
+    /// Each step is read by itself.
+    Read(Steps),
+    /// A pipe carries the bytes to the client.
+    Piped(Rc<RefCell<Flow>>),
+}
+
+/// What the endpoint does. It keeps to its script's times whether or not anybody reads.
+#[derive(Default)]
+pub struct Steps {
     /// When the step at hand begins.
     at: u64,
-    steps: VecDeque<Step>,
+    queue: VecDeque<Step>,
+}
+
+impl Steps {
+    /// The next thing that comes, once it is due.
+    pub fn next(&mut self, state: &mut State) -> Poll<Received<Rc<[u8]>>> {
+        while let Some(Step::Wait(ms)) = self.queue.front() {
+            self.at += ms;
+            self.queue.pop_front();
+        }
+        let due = match self.queue.front() {
+            Some(Step::ForEver(every, _)) => self.at + every,
+            Some(_) => self.at,
+            None => return Poll::Pending,
+        };
+        if state.until(due).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(match self.queue.pop_front() {
+            Some(Step::ForEver(every, bytes)) => {
+                self.at = due;
+                self.queue.push_front(Step::ForEver(every, Rc::clone(&bytes)));
+                Received::Chunk(bytes)
+            }
+            Some(Step::Head(head)) => Received::Head(head),
+            Some(Step::Chunk(bytes)) => Received::Chunk(bytes),
+            Some(Step::End) => Received::End,
+            Some(Step::Reset) => Received::Failed,
+            Some(Step::Wait(_)) | None => return Poll::Pending,
+        })
+    }
+}
+
+impl Wire {
+    /// From now on a pipe carries what comes.
+    pub fn pipe(&mut self, rest_ms: u64) -> Rc<RefCell<Flow>> {
+        let Flows::Read(steps) = &mut self.flows else { panic!("piped twice") };
+        let flow = Flow::new(std::mem::take(steps), rest_ms);
+        self.flows = Flows::Piped(Rc::clone(&flow));
+        flow
+    }
 }
 
 impl Exchange for Wire {
@@ -436,29 +502,9 @@ impl Exchange for Wire {
     fn poll_received(&mut self, _: &mut Context<'_>) -> Poll<Received<Rc<[u8]>>> {
         let mut state = self.world.borrow_mut();
         assert_eq!(state.requests[self.number].over_at, None, "polled behind its end");
-        while let Some(Step::Wait(ms)) = self.steps.front() {
-            self.at += ms;
-            self.steps.pop_front();
-        }
-        let due = match self.steps.front() {
-            Some(Step::ForEver(every, _)) => self.at + every,
-            Some(_) => self.at,
-            None => return Poll::Pending,
-        };
-        if state.until(due).is_pending() {
-            return Poll::Pending;
-        }
-        let received = match self.steps.pop_front() {
-            Some(Step::ForEver(every, bytes)) => {
-                self.at = due;
-                self.steps.push_front(Step::ForEver(every, Rc::clone(&bytes)));
-                Received::Chunk(bytes)
-            }
-            Some(Step::Head(head)) => Received::Head(head),
-            Some(Step::Chunk(bytes)) => Received::Chunk(bytes),
-            Some(Step::End) => Received::End,
-            Some(Step::Reset) => Received::Failed,
-            Some(Step::Wait(_)) | None => return Poll::Pending,
+        let received = match &mut self.flows {
+            Flows::Read(steps) => ready!(steps.next(&mut state)),
+            Flows::Piped(flow) => ready!(flow.borrow_mut().poll_received(&mut state)),
         };
         if matches!(received, Received::End | Received::Failed) {
             let now = state.now;

@@ -2,9 +2,10 @@
 //!
 //! Chunks that go on as they are travel in a loop of JavaScript, `lane.js`, which shows each one
 //! to the core; a wasm future woken for every token would cost as much again as reading and
-//! writing it. Everything else, and all that is decided, stays here.
+//! writing it. Where the policy says so they travel in the platform's own pipe, `pipe.js`, and the
+//! core sees them later. Everything else, and all that is decided, stays here.
 
-use crate::runtime::{Fetch, JsChunk, WorkerRuntime};
+use crate::runtime::{Fetch, JsChunk, Pipe, WorkerRuntime};
 use fairlead_core::{
     drive::{Body, Piece, Slow},
     runtime::Received,
@@ -20,7 +21,7 @@ use std::{
 };
 use wasm_bindgen::{JsValue, prelude::*};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{ReadableStreamDefaultReader, WritableStreamDefaultWriter};
+use web_sys::{ReadableStreamDefaultReader, WritableStream, WritableStreamDefaultWriter};
 
 #[wasm_bindgen(module = "/src/lane.js")]
 extern "C" {
@@ -66,8 +67,13 @@ impl From<Result<JsValue, JsValue>> for Left {
 }
 
 /// Writes a body to its end. `first` are pieces of it that were taken before.
-pub async fn pump(first: Vec<Piece<JsChunk>>, body: Body<WorkerRuntime>, writer: WritableStreamDefaultWriter) {
-    let pump = Pump { body: Rc::new(RefCell::new(body)), writer };
+pub async fn pump(
+    first: Vec<Piece<JsChunk>>,
+    body: Body<WorkerRuntime>,
+    writable: WritableStream,
+    writer: WritableStreamDefaultWriter,
+) {
+    let mut pump = Pump { body: Rc::new(RefCell::new(body)), writable, writer };
     let end = if pump.run(first).await {
         pump.writer.close()
     } else {
@@ -78,14 +84,18 @@ pub async fn pump(first: Vec<Piece<JsChunk>>, body: Body<WorkerRuntime>, writer:
     let _ = JsFuture::from(end).await;
 }
 
+/// The client cannot be written to.
+struct Gone;
+
 struct Pump {
     body: Rc<RefCell<Body<WorkerRuntime>>>,
+    writable: WritableStream,
     writer: WritableStreamDefaultWriter,
 }
 
 impl Pump {
     /// Whether the body came to its end.
-    async fn run(&self, first: Vec<Piece<JsChunk>>) -> bool {
+    async fn run(&mut self, first: Vec<Piece<JsChunk>>) -> bool {
         for piece in first {
             if !self.write(piece).await {
                 return false;
@@ -95,6 +105,11 @@ impl Pump {
         let look = Look::new(move |chunk, waited: f64| shared.borrow_mut().look(JsChunk::from(chunk), waited as u64));
         let lane = Lane::new();
         loop {
+            if let Some(pipe) = self.pipe()
+                && !self.follow(&pipe).await
+            {
+                return false;
+            }
             let reader = self.body.borrow_mut().steady().and_then(Fetch::idle_reader);
             if let Some(reader) = reader
                 && let Some(whole) = self.carry(&lane, &reader, &look).await
@@ -148,6 +163,53 @@ impl Pump {
             if ended {
                 return None;
             }
+        }
+    }
+
+    /// Lets the platform's own pipe bring the rest, if it may.
+    fn pipe(&self) -> Option<Pipe> {
+        self.body.borrow_mut().pipe(|fetch, rest_ms| {
+            fetch.pipe(|stream| {
+                self.writer.release_lock();
+                Pipe::new(stream, &self.writable, rest_ms as f64)
+            })
+        })
+    }
+
+    /// Follows the pipe until there is something to say behind it, and says it. Whether the client
+    /// took it.
+    async fn follow(&mut self, pipe: &Pipe) -> bool {
+        let mut over = JsFuture::from(pipe.over());
+        let mut settled = None;
+        let next = poll_fn(|context| {
+            if settled.is_none()
+                && let Poll::Ready(takes_bytes) = Pin::new(&mut over).poll(context)
+            {
+                settled = Some(takes_bytes.is_ok_and(|takes_bytes| takes_bytes.is_truthy()));
+            }
+            if settled == Some(false) {
+                return Poll::Ready(Err(Gone));
+            }
+            self.body.borrow_mut().poll_next(context).map(Ok)
+        })
+        .await;
+        pipe.stop();
+        let Ok(next) = next else {
+            self.body.borrow_mut().leave();
+            return false;
+        };
+        if settled.is_none() {
+            let mut freed = pin!(async { over.await.is_ok_and(|takes_bytes| takes_bytes.is_truthy()) });
+            if !poll_fn(|context| self.body.borrow_mut().poll_deliver(context, freed.as_mut())).await {
+                return false;
+            }
+        }
+        // The pipe has given the lock back.
+        let Ok(writer) = self.writable.get_writer() else { return false };
+        self.writer = writer;
+        match next {
+            Some(piece) => self.write(piece).await,
+            None => true,
         }
     }
 

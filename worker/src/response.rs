@@ -54,9 +54,10 @@ pub async fn of_call(opened: Opened<WorkerRuntime>, extra: &Extra, context: &Con
         }
     }
     let pipe = IdentityTransformStream::new();
-    let writer = pipe.writable().get_writer()?;
     let response = Response::new_with_opt_readable_stream_and_init(Some(&pipe.readable()), &init(&head, extra))?;
-    context.wait_until(pump(first, body, writer));
+    let writable = pipe.writable();
+    let writer = writable.get_writer()?;
+    context.wait_until(pump(first, body, writable, writer));
     Ok(response)
 }
 

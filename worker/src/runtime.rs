@@ -22,7 +22,10 @@ use std::{
 };
 use wasm_bindgen::{JsCast, JsValue, prelude::*};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortController, AbortSignal, ReadableStreamDefaultReader, RequestInit, RequestRedirect, Response};
+use web_sys::{
+    AbortController, AbortSignal, ReadableStream, ReadableStreamDefaultReader, RequestInit, RequestRedirect, Response,
+    WritableStream,
+};
 use worker::Env;
 
 #[wasm_bindgen]
@@ -36,6 +39,21 @@ extern "C" {
     fn done(this: &ReadResult) -> bool;
     #[wasm_bindgen(method, getter)]
     fn value(this: &ReadResult) -> Option<Uint8Array>;
+}
+
+#[wasm_bindgen(module = "/src/pipe.js")]
+extern "C" {
+    /// A response's body on its way to the client by the platform's own pipe.
+    #[derive(Clone)]
+    pub type Pipe;
+    #[wasm_bindgen(constructor)]
+    pub fn new(body: &ReadableStream, writable: &WritableStream, rest_ms: f64) -> Pipe;
+    #[wasm_bindgen(method, getter)]
+    pub fn over(this: &Pipe) -> Promise;
+    #[wasm_bindgen(method)]
+    pub fn stop(this: &Pipe);
+    #[wasm_bindgen(method)]
+    fn next(this: &Pipe) -> Promise;
 }
 
 /// The longest delay that `setTimeout` takes before it wraps around to none at all.
@@ -119,11 +137,26 @@ pub struct Fetch {
     state: State,
 }
 
+enum Body {
+    Read(ReadableStream, ReadableStreamDefaultReader),
+    /// The client gets it already; what comes of it here are copies.
+    Piped(Pipe),
+}
+
+impl Body {
+    fn read(&self) -> Promise {
+        match self {
+            Self::Read(_, reader) => reader.read(),
+            Self::Piped(pipe) => pipe.next(),
+        }
+    }
+}
+
 enum State {
     /// Waiting for the head.
     Sent(JsFuture),
     /// The head has come.
-    Open { reader: ReadableStreamDefaultReader, read: Option<JsFuture> },
+    Open { body: Body, read: Option<JsFuture> },
     /// The head has come, and there is no body.
     Empty,
     /// Nothing more will come.
@@ -134,9 +167,19 @@ impl Fetch {
     /// The body's reader, while nothing is being read from it.
     pub fn idle_reader(&mut self) -> Option<ReadableStreamDefaultReader> {
         match &self.state {
-            State::Open { reader, read: None } => Some(reader.clone()),
+            State::Open { body: Body::Read(_, reader), read: None } => Some(reader.clone()),
             _ => None,
         }
+    }
+
+    /// Lets `pipe` bring the body to the client, while nothing is being read from it.
+    pub fn pipe(&mut self, pipe: impl FnOnce(&ReadableStream) -> Pipe) -> Option<Pipe> {
+        let State::Open { body, read: None } = &mut self.state else { return None };
+        let Body::Read(stream, reader) = &*body else { return None };
+        reader.release_lock();
+        let pipe = pipe(stream);
+        *body = Body::Piped(pipe.clone());
+        Some(pipe)
     }
 
     fn send(env: &Env, endpoint: &Endpoint, request: &Request) -> Self {
@@ -174,8 +217,8 @@ impl Exchange for Fetch {
                 }
                 Poll::Ready(Err(_)) => Received::Failed,
             },
-            State::Open { reader, read } => {
-                let pending = read.get_or_insert_with(|| JsFuture::from(reader.read()));
+            State::Open { body, read } => {
+                let pending = read.get_or_insert_with(|| JsFuture::from(body.read()));
                 match Pin::new(pending).poll(context) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(result) => {
@@ -201,6 +244,9 @@ impl Exchange for Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
+        if let State::Open { body: Body::Piped(pipe), .. } = &self.state {
+            pipe.stop();
+        }
         if !matches!(self.state, State::Over) {
             self.controller.abort();
         }
@@ -210,10 +256,10 @@ impl Drop for Fetch {
 fn open(response: &Response) -> (ResponseHead, State) {
     let head = ResponseHead { status: response.status(), headers: headers(&response.headers()) };
     let state = match response.body() {
-        Some(body) => {
+        Some(stream) => {
             // A fresh body has no reader yet.
-            let reader = body.get_reader().unchecked_into();
-            State::Open { reader, read: None }
+            let reader = stream.get_reader().unchecked_into();
+            State::Open { body: Body::Read(stream, reader), read: None }
         }
         None => State::Empty,
     };

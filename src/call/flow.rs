@@ -1,0 +1,78 @@
+//! What a host may do by itself while content flows.
+
+use super::{Call, Emit, Output};
+use crate::{call::attempt::Attempt, config::Forward, time::Instant};
+
+impl Call {
+    /// The client takes nothing for now, so nothing is read either: the timers of silence stand
+    /// still until [`Call::resume`].
+    pub const fn pause(&mut self, now: Instant) {
+        if self.paused.is_none() {
+            self.paused = Some(now);
+        }
+    }
+
+    /// Reading goes on.
+    pub fn resume(&mut self, now: Instant) {
+        if let Some(since) = self.paused.take() {
+            self.excuse(now.since(since));
+            // What was just delivered is no silence.
+            self.client.on_bytes(now);
+        }
+    }
+
+    /// For so long the client took nothing, so nothing was read.
+    pub fn excuse(&mut self, ms: u64) {
+        self.attempts.iter_mut().for_each(|attempt| attempt.timers.shift(ms));
+    }
+
+    /// Whether the client takes nothing for now.
+    pub const fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// Whether nothing is left to do for now but to bring one attempt's content to the client.
+    pub fn is_steady(&self) -> bool {
+        self.winner.is_some() && self.order.ask.stream && !self.has_output()
+    }
+
+    /// Whether an output waits to be taken.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Takes the output that sends the whole of a chunk of this length on, if that is all there is.
+    pub fn take_whole_slice(&mut self, length: usize) -> bool {
+        let only = self.out.len() == 1
+            && matches!(self.out.front(), Some(Output::Emit(Emit::Slice(range))) if *range == (0..length));
+        if only {
+            self.out.clear();
+        }
+        only
+    }
+
+    /// For how many milliseconds at a time the host may leave an answer that it carries by a pipe
+    /// of its own unseen; `None` where every chunk must be seen before it goes on.
+    pub fn may_pipe(&self) -> Option<u64> {
+        let wanted = self.order.policy.forward == Forward::Native && !self.piped && self.is_steady();
+        // Half an event is still with the core: the rest of it cannot go ahead of it.
+        let possible = wanted && self.attempts.iter().all(Attempt::is_between_events);
+        possible.then(|| self.limits.rest_ms())
+    }
+
+    /// What arrives from now on has gone out already.
+    pub const fn pipe(&mut self) {
+        self.piped = true;
+        self.client.on_pipe();
+    }
+
+    /// Looks at bytes that the client has got already.
+    pub(super) fn on_piped(&mut self, now: Instant, attempt: u32, bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.go_on(now, attempt, |attempt, _, out| {
+            let seen = attempt.on_chunk(now, bytes, out);
+            out.clear();
+            seen
+        });
+    }
+}
