@@ -5,6 +5,7 @@
 
 use std::{error::Error, fmt, str::FromStr};
 
+const ID: &str = "chatcmpl-8511b35c9c3e86e9";
 const ABOUT: &str = r#""created":1795299886,"model":"Qwen/Qwen2.5-7B-Instruct""#;
 const TEXT: &str = "A fairlead is a ring or a hook that keeps a rope running in the right direction. \
     A fairlead is a ring or a hook that keeps a rope running in the right direction. \
@@ -133,23 +134,23 @@ pub fn request(kind: Kind) -> Vec<u8> {
 fn whole() -> Answer {
     let message =
         format!(r#"{{"role":"assistant","content":"{TEXT}","refusal":null,"annotations":null,"reasoning":null}}"#);
-    let choice = format!(
-        r#"{{"index":0,"message":{message},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null,"routed_experts":null}}"#
-    );
-    let usage = r#"{"prompt_tokens":87,"total_tokens":157,"completion_tokens":70,"prompt_tokens_details":null}"#;
-    let payload = format!(
-        r#"{{"id":"chatcmpl-8511b35c9c3e86e9","object":"chat.completion",{ABOUT},"choices":[{choice}],"service_tier":null,"usage":{usage},"prompt_logprobs":null,"kv_transfer_params":null}}"#
-    )
-    .into_bytes();
+    let behind = r#""finish_reason":"stop","stop_reason":null,"token_ids":null,"routed_experts":null"#;
+    let choice = format!(r#"{{"index":0,"message":{message},"logprobs":null,{behind}}}"#);
+    let tokens = r#""prompt_tokens":87,"total_tokens":157,"completion_tokens":70,"prompt_tokens_details":null"#;
+    let behind =
+        format!(r#""service_tier":null,"usage":{{{tokens}}},"prompt_logprobs":null,"kv_transfer_params":null"#);
+    let payload =
+        format!(r#"{{"id":"{ID}","object":"chat.completion",{ABOUT},"choices":[{choice}],{behind}}}"#).into_bytes();
     let head = head("application/json", &format!("content-length: {}", payload.len()));
     Answer { steps: vec![[head, payload.clone()].concat()], payload }
 }
 
 fn stream(count: usize) -> Answer {
     let token = |delta: &str, finish: &str| {
-        format!(
-            r#"data: {{"id":"chatcmpl-8511b35c9c3e86e9","object":"chat.completion.chunk",{ABOUT},"choices":[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish},"token_ids":null}}]}}"#
-        ) + "\n\n"
+        let behind = format!(r#""logprobs":null,"finish_reason":{finish},"token_ids":null"#);
+        let choice = format!(r#"{{"index":0,"delta":{delta},{behind}}}"#);
+        let chunk = format!(r#"{{"id":"{ID}","object":"chat.completion.chunk",{ABOUT},"choices":[{choice}]}}"#);
+        format!("data: {chunk}\n\n")
     };
     let mut events = vec![token(r#"{"role":"assistant","content":""}"#, "null")];
     events.extend((0..count - 3).map(|index| token(&format!(r#"{{"content":" token {index}"}}"#), "null")));

@@ -2,9 +2,9 @@
 //! and clients that believe nothing and compare every byte of every answer with what the upstream wrote.
 //!
 //! ```text
-//! fairlead-rig upstream <events> <pace ms>                             until standard input ends; says its port
-//! fairlead-rig load <events> <port> <kind> <connections> <count>       says how long each answer took
-//! fairlead-rig hold <events> <port> <kind> <connections>               says when all are open; until standard input ends
+//! fairlead-rig upstream <events> <pace ms>                        says its port; until standard input ends
+//! fairlead-rig load <events> <port> <kind> <connections> <count>  says what the answers took
+//! fairlead-rig hold <events> <port> <kind> <connections>          says when all are open; until standard input ends
 //! ```
 //!
 //! `bench/rig.mjs` starts it. A thread per connection and blocking sockets: with nothing to do between two writes,
