@@ -1,89 +1,136 @@
 // The Workers that are compared, each alone in a workerd process of its own, whose CPU the operating system counts.
 
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { Miniflare } from 'miniflare';
 import { Failure, root } from '../scripts/process.mjs';
-import { SERVED_MODEL } from './answers.mjs';
+import { children, cpuMs, privateBytes } from './proc.mjs';
 
-/** In this order in every round and in the table; the last is set against the others. */
+/** In the order of the tables. `does` is said there. */
 export const CONTESTANTS = [
-  { name: 'pass-through', folder: 'bench/workers', main: 'pass-through.js' },
-  { name: 'pump', folder: 'bench/workers', main: 'pump.js' },
-  { name: 'fairlead', folder: 'worker/build', main: 'index.js', wasm: 'index_bg.wasm' },
+  {
+    name: 'direct',
+    does: 'no Worker at all: what the upstream and the clients do among themselves, which limits everything else.',
+  },
+  {
+    name: 'pass-through', main: 'bench/workers/pass-through.js',
+    does: "one line, `fetch(request)` to the upstream: what the platform costs, and nobody's own work.",
+  },
+  {
+    name: 'pump', main: 'bench/workers/pump.js',
+    does: 'the least that a Worker must do to see what it passes on: it reads a whole answer before it goes on, and '
+      + 'brings a stream chunk by chunk from a reader into an `IdentityTransformStream`.',
+  },
+  {
+    name: 'pull', main: 'bench/workers/pull.js',
+    does: 'the same for a stream by a `ReadableStream({ pull })`, as one writes it without knowing the platform.',
+  },
+  {
+    name: 'steps', main: 'bench/workers/steps.js',
+    does: 'the steps that Fairlead takes for a whole answer, in plain JavaScript: a request of its own that can be '
+      + 'aborted, an answer read chunk by chunk, a line in the log.',
+  },
+  {
+    name: 'fairlead', main: 'worker/build/index.js', wasm: 'worker/build/index_bg.wasm', policy: {},
+    does: '`worker/build` as it comes: every chunk is checked before it goes on (`forward: "checked"`).',
+  },
+  {
+    name: 'fairlead native', main: 'worker/build/index.js', wasm: 'worker/build/index_bg.wasm',
+    policy: { forward: 'native' },
+    does: 'the same with `forward: "native"` in its policy: streams go by the platform\'s own pipe and are checked '
+      + 'behind it.',
+  },
 ];
 
+/** wrangler.toml's; with it a Worker hears that its client has left. */
+const COMPATIBILITY_DATE = '2026-11-17';
+
 /**
- * All reach the upstream through a binding. Behind the global `fetch`, Miniflare has a Worker of its own in the same
- * process, which takes 120 µs per request: a third of what a pass-through costs.
+ * Starts one, and resolves to its port, what its process costs, and the ways to end it and to start another.
+ * With `cold` every request gets a new isolate; the process goes on.
  */
-function environment(upstreamPort) {
-  const config = {
-    open: true,
-    endpoints: [{ name: 'upstream', provider: 'vllm', base_url: 'http://upstream/v1', via: 'UPSTREAM' }],
-    models: [{ name: 'bench', targets: [{ endpoint: 'upstream', model: SERVED_MODEL }] }],
-  };
-  return {
-    UPSTREAM: { type: 'external', address: `127.0.0.1:${upstreamPort}`, http: {} },
-    CONFIG: { type: 'json', value: config },
-  };
-}
+export async function start(contestant, upstreamPort, { cold = false } = {}) {
+  const { name, main } = contestant;
+  if (!main) return { name, port: upstreamPort, stop() {} };
 
-/** Starts one, and resolves to its port, its CPU time in milliseconds so far, and the way to end it. */
-export async function start({ name, folder, main, wasm }, upstreamPort) {
-  const modulesRoot = join(root, folder);
-  const modules = { [main]: { type: 'esm', contents: readFileSync(join(modulesRoot, main), 'utf8') } };
-  if (wasm) modules[wasm] = { type: 'wasm', contents: readFileSync(join(modulesRoot, wasm)) };
-
-  const before = new Set(runtimes());
+  const before = new Set(children('workerd'));
   const miniflare = new Miniflare({
     handleStructuredLogs: ({ level, message }) => {
       if (level === 'error' || level === 'warn') console.error(`${name}: ${message}`);
     },
     workers: [{
       config: {
-        name,
-        compatibilityDate: '2026-11-17', // wrangler.toml's; with it a Worker hears that its client has left
-        manifest: { mainModule: main, modulesRoot, modules },
-        env: environment(upstreamPort),
+        name: 'bench', compatibilityDate: COMPATIBILITY_DATE,
+        manifest: cold ? coldManifest(contestant) : manifest(contestant),
+        env: { ...environment(contestant, upstreamPort), ...(cold && { LOADER: { type: 'worker-loader' } }) },
       },
       // Straight to the Worker, for Miniflare's own entrance is a Worker, too.
       dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
     }],
   });
-  const url = await miniflare.unsafeGetDirectURL(name);
-  const [pid, ...more] = runtimes().filter((each) => !before.has(each));
+  const url = await miniflare.unsafeGetDirectURL('bench');
+  const [pid, ...more] = children('workerd').filter((each) => !before.has(each));
   if (pid === undefined || more.length > 0) throw new Failure(`Cannot tell which process runs ${name}.`);
-  return { name, port: Number(url.port), cpuMs: () => cpuMs(pid), stop: () => miniflare.dispose() };
+  return {
+    name,
+    pid,
+    port: Number(url.port),
+    cpuMs: () => cpuMs(pid),
+    privateBytes: () => privateBytes(pid),
+    gzippedBytes: () => files(contestant).reduce((sum, bytes) => sum + gzipSync(bytes).length, 0),
+    another: (options) => start(contestant, upstreamPort, options),
+    stop: () => miniflare.dispose(),
+  };
 }
 
-/** The workerd processes that this process has started. */
-function runtimes() {
-  const pids = readdirSync('/proc').filter((entry) => /^\d+$/.test(entry));
-  return pids.filter((pid) => {
-    const { command, fields } = stat(pid) ?? {};
-    return command === 'workerd' && Number(fields[1]) === process.pid;
-  });
-}
-
-/** User and system time of a process and of the children that it has waited for. */
-function cpuMs(pid) {
-  const { fields } = stat(pid) ?? {};
-  if (!fields) throw new Failure('A workerd process has ended by itself.');
-  const ticks = fields.slice(11, 15).reduce((sum, each) => sum + Number(each), 0);
-  return ticks * TICK_MS;
-}
-
-/** USER_HZ is 100 on every architecture that workerd runs on. */
-const TICK_MS = 10;
-
-/** proc(5): the command's name, and the fields behind it from `state` on. */
-function stat(pid) {
+/** How many reads a Worker needs for streams of this kind, so many at a time. */
+export async function countReads(kind, streams, upstreamPort) {
+  const worker = await start({ name: 'reads', main: 'bench/workers/reads.js' }, upstreamPort);
   try {
-    const [, command, rest] = /\((.*)\) (.*)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-    return { command, fields: rest.split(' ') };
-  } catch (error) {
-    if (error.code === 'ENOENT' || error.code === 'ESRCH') return undefined; // it has just ended
-    throw error;
+    const count = async () => {
+      const body = JSON.stringify({ bench: kind });
+      return (await fetch(`http://127.0.0.1:${worker.port}/`, { method: 'POST', body })).json();
+    };
+    return await Promise.all(Array.from({ length: streams }, count));
+  } finally {
+    await worker.stop();
   }
+}
+
+/**
+ * All reach the upstream through a binding. Behind the global `fetch`, Miniflare has a Worker of its own in the same
+ * process, which takes 120 µs per request: a third of what a pass-through costs.
+ */
+function environment({ policy }, upstreamPort) {
+  const config = {
+    open: true,
+    endpoints: [{ name: 'upstream', provider: 'vllm', base_url: 'http://upstream/v1', via: 'UPSTREAM' }],
+    models: [{ name: 'bench', targets: [{ endpoint: 'upstream', model: 'Qwen/Qwen2.5-7B-Instruct' }] }],
+    policies: { default: policy },
+  };
+  return {
+    UPSTREAM: { type: 'external', address: `127.0.0.1:${upstreamPort}`, http: {} },
+    ...(policy && { CONFIG: { type: 'json', value: config } }),
+  };
+}
+
+const files = ({ main, wasm }) => [main, wasm].filter(Boolean).map((path) => readFileSync(join(root, path)));
+
+function manifest(contestant) {
+  const [js, wasm] = files(contestant);
+  const modules = { 'index.js': { type: 'esm', contents: js.toString() } };
+  if (wasm) modules['index_bg.wasm'] = { type: 'wasm', contents: wasm };
+  return { mainModule: 'index.js', modulesRoot: root, modules };
+}
+
+/** Workerd evaluates what it is configured with before it listens, and what a Worker loads when it is asked for. */
+function coldManifest(contestant) {
+  const [js, wasm] = files(contestant);
+  const modules = {
+    'index.js': { type: 'esm', contents: readFileSync(join(root, 'bench/workers/cold.js'), 'utf8') },
+    'subject.js.txt': { type: 'text', contents: js.toString() },
+    'subject.wasm.bin': { type: 'data', contents: wasm ?? new Uint8Array() },
+  };
+  return { mainModule: 'index.js', modulesRoot: root, modules };
 }

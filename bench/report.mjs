@@ -1,72 +1,135 @@
-// The results as a table that reads well in a terminal and in Markdown.
+// The results as a page that reads well in a terminal and in Markdown.
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { root } from '../scripts/process.mjs';
-import { spread } from './statistics.mjs';
+import { CONTESTANTS } from './contestants.mjs';
+import { EVENTS } from './rig.mjs';
+import { compared, spread } from './statistics.mjs';
+import { judge } from './targets.mjs';
+
+/** Who is set against whom. */
+const PAIRS = [
+  ['pump', 'pass-through'], ['steps', 'pump'], ['fairlead', 'pass-through'], ['fairlead', 'pump'],
+  ['fairlead', 'pull'], ['fairlead', 'steps'], ['fairlead native', 'pass-through'], ['fairlead native', 'pump'],
+];
 
 /** What figures depend on besides the code. To be asked before the run, which is a load of its own. */
 export function conditions() {
   const { version } = JSON.parse(readFileSync(join(root, 'node_modules/workerd/package.json'), 'utf8'));
   return [
-    `workerd ${version}`, `Node ${process.versions.node}`, `${availableParallelism()} cores (${cpus()[0].model})`,
+    `workerd ${version}`, `${availableParallelism()} cores (${cpus()[0].model})`,
     `load average ${loadavg()[0].toFixed(1)} before the run`,
   ].join(', ');
 }
 
 /**
- * One row per figure: each contestant, then the last contestant as a multiple of each other one.
- * @param names of the contestants
- * @param results [{ title, figures, rounds: [{ [name]: { [figure]: number } }] }]
+ * The page for the repository.
+ * @param results by workload, { title, figures, who, rounds: [{ [contestant]: { [figure]: number } }] }
+ * @param reads by kind of stream, how many reads each of some streams came in
  */
-export function table(names, results) {
-  const others = names.slice(0, -1);
-  const last = names.at(-1);
-  const heading = ['', ...names, ...others.map((other) => `${last} / ${other}`)];
-  const rows = results.flatMap(({ title, figures, rounds }) => [
-    [`**${title}**`],
-    ...Object.entries(figures).map(([figure, { label, higherIsBetter, digits }]) => {
-      const of = (name) => rounds.map((round) => round[name][figure]);
-      // Round by round, so that what slowed one round down is on both sides.
-      const ratios = (other) => rounds.map((round) => round[last][figure] / round[other][figure]);
-      return [
-        `${label} ${higherIsBetter ? '↑' : '↓'}`,
-        ...names.map((name) => cell(of(name), digits)),
-        ...others.map((other) => cell(ratios(other), 2)),
-      ];
-    }),
-  ]);
-  return markdown([heading, ...rows]);
-}
-
-/** The page for the repository. */
-export function page({ command, date, under, rounds, results }) {
+export function page({ command, date, under, results, reads }) {
   return `# Results of the bench
 
 \`${command}\`, ${date}: ${under}
 
-${results}
+## Targets
 
-Each cell is the median of ${rounds} rounds, with the quartiles in brackets; ↑ more is better, ↓ less is better. The
-last columns are ratios within a round: they hold from machine to machine, the absolute figures do not.
+${markdown([['', 'measured', 'target', ''], ...judge(results).map(verdict)])}
 
-- **pass-through** is one line, \`fetch(request)\` to the upstream: what the platform costs, and nobody's own work.
-- **pump** is the least that a Worker must do to see what it passes on: it reads a whole answer before it goes on, and
-  brings a stream chunk by chunk from a reader into an \`IdentityTransformStream\`.
-- **fairlead** is \`worker/build\`, which also checks, times and logs what it passes on.
+![The figures below as bars](results.svg)
 
-In every round the contestants take turns, each alone in a workerd process in front of the same upstream. CPU is user
-and system time of that whole process, and opening the streams is part of it. Latencies contain the upstream and the
-load generator, which are the same for all. Every byte of every answer was compared with what the upstream had sent.
+## Figures
+
+${figures(results)}
+
+Each cell is the median of the rounds, with the quartiles in brackets: ${roundsOf(results)}.
+↑ more is better, ↓ less is better.
+
+## Ratios
+
+${ratios(results)}
+
+They are taken within a round, so that what slowed one round down is on both sides. They hold from machine to machine,
+which the absolute figures do not.
+
+## Who takes part
+
+${CONTESTANTS.map(({ name, does }) => `- **${name}** is ${does}`).join('\n')}
+
+## What is measured
+
+- In every round the contestants take turns, and who begins changes. Each is alone in a workerd process in front of
+  the same upstream. Every byte of every answer was compared with what the upstream had sent.
+- **CPU** is user and system time of that whole process, and opening the streams is part of it.
+- **Upstream and clients** are one native program, \`bench/rig\`. Neither limits a Worker: *direct* says what they do
+  without one, and *the rig beside it* how busy both were, together, while a Worker was as fast as it could be.
+- **An event is a chunk of its own** for a Worker that reads: a stream of ${EVENTS} events came in
+  ${readings(reads.paced)} reads where it is paced, and in ${readings(reads.burst)} where it is not.
+- **Latencies** contain the upstream, the clients and the kernel, which are the same for all.
+- **Memory** is what the process has for itself alone (the private pages of \`smaps_rollup\`), once it no longer moves.
+  For each measure there is a new process, which has carried 50 short streams before.
+- **The first request of a new isolate** is a cold start as the platform has it: in a process that runs already, a
+  Worker asks a Worker Loader for an isolate that is made for this request. Parsing, compiling and instantiating are
+  part of it. The first request to a new workerd would show none of that: workerd does it before it listens.
+- **What is uploaded** is the sum of the Worker's modules, each gzipped.
 `;
 }
 
-function cell(values, digits) {
+function verdict({ what, target, measured, unit, met }) {
+  return [what, `${withSpread(measured, 2)} ${unit}`.trim(), target, met ? 'met' : '**missed**'];
+}
+
+/** A row per figure, a column per contestant. */
+function figures(results) {
+  const all = Object.values(results);
+  const names = CONTESTANTS.map(({ name }) => name).filter((name) => all.some(({ who }) => who.includes(name)));
+  return rows(all, names, ({ rounds }, figure, { digits }, name) => {
+    const values = rounds.map((round) => round[name]?.[figure]);
+    return values.every(Number.isFinite) ? withSpread(spread(values), digits) : '';
+  });
+}
+
+/** A row per figure, a column per pair. */
+function ratios(results) {
+  const all = Object.values(results).filter((result) => Object.values(result.figures).some(isCompared));
+  const takePart = ([of, over], { who }) => who.includes(of) && who.includes(over);
+  const pairs = PAIRS.filter((pair) => all.some((result) => takePart(pair, result)));
+  const compare = (result, figure, _, [of, over]) => (
+    takePart([of, over], result) ? withSpread(spread(compared(result, figure, { of, over })), 2) : ''
+  );
+  return rows(all, pairs, compare, isCompared);
+}
+
+const isCompared = ({ isAbsolute }) => !isAbsolute;
+
+function rows(results, columns, cell, isShown = () => true) {
+  const heading = ['', ...columns.map((column) => [column].flat().join(' / '))];
+  return markdown([heading, ...results.flatMap((result) => [
+    [`**${result.title}**`],
+    ...Object.entries(result.figures).filter(([, about]) => isShown(about)).map(([figure, about]) => [
+      `${about.label} ${about.higherIsBetter ? '↑' : '↓'}`,
+      ...columns.map((column) => cell(result, figure, about, column)),
+    ]),
+  ])]);
+}
+
+function roundsOf({ idle, ...others }) {
+  const most = Math.max(...Object.values(others).map(({ rounds }) => rounds.length), 0);
+  return [most > 0 && `${most} rounds`, idle && `${idle.rounds.length} of the idle streams`].filter(Boolean).join(', ');
+}
+
+function readings(counts) {
+  const { median } = spread(counts);
+  const [least, most] = [Math.min(...counts), Math.max(...counts)];
+  return least === most ? `${most}` : `${Math.round(median)} (${least}–${most})`;
+}
+
+function withSpread({ median, low, high }, digits) {
   const places = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  const format = (value) => value.toLocaleString('en-US', places);
-  const { median, low, high } = spread(values);
-  return `${format(median)} (${format(low)}–${format(high)})`;
+  const [middle, from, to] = [median, low, high].map((value) => value.toLocaleString('en-US', places));
+  return from === to ? middle : `${middle} (${from}–${to})`;
 }
 
 /** Labels to the left, numbers to the right, padded so that the source is a table, too. */

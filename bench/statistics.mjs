@@ -12,3 +12,11 @@ export function quantile(values, share) {
 export const spread = (values) => ({
   median: quantile(values, 0.5), low: quantile(values, 0.25), high: quantile(values, 0.75),
 });
+
+export const ratio = (value, other) => value / other;
+export const difference = (value, other) => value - other;
+
+/** One contestant's figure set against another's, round by round. */
+export function compared({ rounds }, figure, { of, over, by = ratio }) {
+  return rounds.map((round) => by(round[of][figure], round[over][figure]));
+}

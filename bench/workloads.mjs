@@ -1,73 +1,150 @@
 // What is asked of every contestant, and what is read off. A workload's `run` resolves to one number per figure;
 // `figures` says how each is called and shown. A new measure is a new entry.
 
-import { EVENTS, PACE_MS } from './answers.mjs';
-import { load } from './client.mjs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { EVENTS, PACE_MS, hold, load } from './rig.mjs';
 import { quantile } from './statistics.mjs';
 
-/** How often each is asked in a round: enough for a figure, within half a minute or four for the whole run. */
+/** How often each is asked in a round: enough for a figure, within the time that the whole run has. */
 export const SIZES = {
-  warmUp: { requests: 400, firstBytes: 50, streams: 40, bursts: 20 },
-  quick: { rounds: 3, requests: 800, firstBytes: 100, streams: 40, bursts: 40 },
-  full: { rounds: 12, requests: 3000, firstBytes: 300, streams: 40, bursts: 120 },
+  warmUp: { requests: 1000, firstBytes: 100, streams: 40, bursts: 40 },
+  quick: { rounds: 3, requests: 1000, firstBytes: 200, streams: 40, bursts: 40, colds: 3, idleRounds: 1 },
+  full: { rounds: 9, requests: 4000, firstBytes: 500, streams: 80, bursts: 160, colds: 5, idleRounds: 5 },
 };
 
-const CONNECTIONS = 8;
+export const CONNECTIONS = 8;
+export const AT_A_TIME = 40;
+/** Of the streams that are only held open. */
+export const IDLE = 500;
 
-export const WORKLOADS = [
-  {
+const STREAMING = ['pass-through', 'pump', 'pull', 'fairlead', 'fairlead native'];
+
+/** The workers whose start and size are looked at. */
+const BUILDS = ['pass-through', 'pump', 'fairlead'];
+
+/** What shows that the rig has time left. */
+const beside = { label: 'the rig beside it, % of a core', digits: 0, isAbsolute: true };
+
+export const WORKLOADS = {
+  whole: {
     title: `Answers that do not stream, ${CONNECTIONS} connections`,
+    who: ['direct', 'pass-through', 'pump', 'steps', 'fairlead'],
     figures: {
       rate: { label: 'requests per second', higherIsBetter: true, digits: 0 },
       p50: { label: 'latency p50, ms', digits: 2 },
       p99: { label: 'latency p99, ms', digits: 2 },
       cpu: { label: 'CPU per request, µs', digits: 0 },
+      rig: beside,
     },
-    async run(contestant, { requests: count }) {
-      const { ms, times, cpuMs } = await measured(contestant, 'whole', { connections: CONNECTIONS, count });
-      const latencies = times.map((each) => each.ms);
+    async run(contestant, { requests: count }, upstream) {
+      const asked = { connections: CONNECTIONS, count };
+      const { ms, whole, cpuMs, rig } = await measured(contestant, 'whole', asked, upstream);
       return {
-        rate: (count / ms) * 1000, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99),
-        cpu: (cpuMs / count) * 1000,
+        rate: (count / ms) * 1000, p50: quantile(whole, 0.5), p99: quantile(whole, 0.99),
+        cpu: (cpuMs / count) * 1000, rig,
       };
     },
   },
-  {
+  firstByte: {
     title: 'First byte of a stream, one at a time',
+    who: ['direct', ...STREAMING],
     figures: {
       p50: { label: 'time to first byte p50, ms', digits: 2 },
       p99: { label: 'time to first byte p99, ms', digits: 2 },
     },
-    async run(contestant, { firstBytes: count }) {
-      const { times } = await measured(contestant, 'brief', { connections: 1, count });
-      const waits = times.map((each) => each.firstByte);
-      return { p50: quantile(waits, 0.5), p99: quantile(waits, 0.99) };
+    async run(contestant, { firstBytes: count }, upstream) {
+      const { firstByte } = await measured(contestant, 'brief', { connections: 1, count }, upstream);
+      return { p50: quantile(firstByte, 0.5), p99: quantile(firstByte, 0.99) };
     },
   },
-  {
-    title: `Streams of ${EVENTS} events, one event every ${PACE_MS} ms, 40 at a time`,
+  paced: {
+    title: `Streams of ${EVENTS} events, one event every ${PACE_MS} ms, ${AT_A_TIME} at a time`,
+    who: STREAMING,
     figures: { cpu: { label: 'CPU per event, µs', digits: 1 } },
-    async run(contestant, { streams: count }) {
-      const { cpuMs } = await measured(contestant, 'paced', { connections: count, count });
+    async run(contestant, { streams: count }, upstream) {
+      const { cpuMs } = await measured(contestant, 'paced', { connections: AT_A_TIME, count }, upstream);
       return { cpu: (cpuMs / (count * EVENTS)) * 1000 };
     },
   },
-  {
+  burst: {
     title: `Streams of ${EVENTS} events, unpaced, ${CONNECTIONS} connections`,
+    who: ['direct', ...STREAMING],
     figures: {
       rate: { label: 'events per second', higherIsBetter: true, digits: 0 },
       cpu: { label: 'CPU per event, µs', digits: 1 },
+      rig: beside,
     },
-    async run(contestant, { bursts: count }) {
-      const { ms, cpuMs } = await measured(contestant, 'burst', { connections: CONNECTIONS, count });
-      return { rate: ((count * EVENTS) / ms) * 1000, cpu: (cpuMs / (count * EVENTS)) * 1000 };
+    async run(contestant, { bursts: count }, upstream) {
+      const { ms, cpuMs, rig } = await measured(contestant, 'burst', { connections: CONNECTIONS, count }, upstream);
+      return { rate: ((count * EVENTS) / ms) * 1000, cpu: (cpuMs / (count * EVENTS)) * 1000, rig };
     },
   },
-];
+  idle: {
+    title: `${IDLE} open streams that say nothing`,
+    who: STREAMING,
+    needsNewProcess: true,
+    rounds: ({ idleRounds }) => idleRounds,
+    figures: {
+      before: { label: 'memory before, MB', digits: 1 },
+      total: { label: 'memory with them, MB', digits: 1 },
+      each: { label: 'memory per stream, kB', digits: 0 },
+    },
+    async run(contestant) {
+      const worker = await contestant.another();
+      try {
+        await load(worker, 'brief', { connections: 1, count: 50 });
+        const before = await settled(worker.privateBytes);
+        const letGo = await hold(worker, IDLE);
+        const total = await settled(worker.privateBytes);
+        await letGo();
+        return { before: before / 1e6, total: total / 1e6, each: (total - before) / 1000 / IDLE };
+      } finally {
+        await worker.stop();
+      }
+    },
+  },
+  cold: {
+    title: 'The first request of a new isolate',
+    who: BUILDS,
+    needsNewProcess: true,
+    figures: { first: { label: 'time to the whole answer, ms', digits: 1 } },
+    async run(contestant, { colds: count }) {
+      const worker = await contestant.another({ cold: true });
+      try {
+        // The first answer is the first of the whole process, too.
+        const { whole: [, ...times] } = await load(worker, 'whole', { connections: 1, count: count + 1 });
+        return { first: quantile(times, 0.5) };
+      } finally {
+        await worker.stop();
+      }
+    },
+  },
+  bundle: {
+    title: 'What is uploaded',
+    who: BUILDS,
+    needsNewProcess: true,
+    rounds: () => 1,
+    figures: { size: { label: 'gzipped, kB', digits: 1, isAbsolute: true } },
+    run: async (contestant) => ({ size: contestant.gzippedBytes() / 1000 }),
+  },
+};
 
-/** A load, with the CPU time that the contestant took for it. */
-async function measured(contestant, kind, size) {
-  const before = contestant.cpuMs();
-  const { ms, times } = await load(contestant, kind, size);
-  return { ms, times, cpuMs: contestant.cpuMs() - before };
+/** A load, with the CPU time that the contestant took for it, and the share of a core that the rig took meanwhile. */
+async function measured(contestant, kind, size, upstream) {
+  const [before, upstreamBefore] = [contestant.cpuMs?.(), upstream.cpuMs()];
+  const result = await load(contestant, kind, size);
+  const rig = ((upstream.cpuMs() - upstreamBefore + result.cpuMs) / result.ms) * 100;
+  return { ...result, cpuMs: contestant.cpuMs?.() - before, rig };
+}
+
+/** A value that has not moved by more than 1 % for half a second, or what it is after ten. */
+async function settled(read) {
+  const values = [];
+  for (let look = 0; look < 100; look += 1) {
+    values.unshift(read());
+    values.length = Math.min(values.length, 6);
+    if (values.length === 6 && Math.max(...values) - Math.min(...values) < values[0] / 100) break;
+    await sleep(100);
+  }
+  return values[0];
 }

@@ -1,0 +1,18 @@
+// Gives every request to an isolate of its own, made for it, as the platform does at a cold start.
+
+import main from './subject.js.txt';
+import wasm from './subject.wasm.bin';
+
+const modules = { 'index.js': main };
+if (wasm.byteLength > 0) modules['index_bg.wasm'] = { wasm };
+let count = 0;
+
+export default {
+  fetch(request, { LOADER, ...env }) {
+    count += 1;
+    const isolate = LOADER.get(`${count}`, () => ({
+      compatibilityDate: '2026-11-17', mainModule: 'index.js', modules, env,
+    }));
+    return isolate.getEntrypoint().fetch(request);
+  },
+};
