@@ -34,7 +34,8 @@ await main(async () => {
   }
   const workloads = Object.fromEntries(Object.entries(WORKLOADS).filter(([name]) => !only || name === only));
   const size = quick ? SIZES.quick : SIZES.full;
-  const command = ['npm run bench', quick && '-- --quick'].filter(Boolean).join(' ');
+  const options = [quick && '--quick', only && `--only ${only}`].filter(Boolean);
+  const command = ['npm run bench', ...(options.length > 0 ? ['--', ...options] : [])].join(' ');
   const under = conditions();
 
   await buildRig();
