@@ -46,9 +46,11 @@ pub struct Body<R: Runtime> {
     call: Call,
     runtime: R,
     exchanges: Vec<(u32, R::Exchange)>,
-    /// The chunk that the latest outputs refer to, and a buffer for looking at it.
+    /// The chunk that the latest outputs refer to, and a buffer for looking at it, of which it fills
+    /// so much.
     chunk: Option<R::Chunk>,
     buffer: Vec<u8>,
+    length: usize,
     /// The timer that is armed, and for when. It may be early: then it is armed again.
     timer: Option<(Instant, R::Sleep)>,
     client_gone: bool,
@@ -72,6 +74,7 @@ pub async fn open<R: Runtime>(runtime: R, call: Call) -> Option<Opened<R>> {
         exchanges: Vec::new(),
         chunk: None,
         buffer: Vec::new(),
+        length: 0,
         timer: None,
         client_gone: false,
         over: false,
@@ -232,9 +235,10 @@ impl<R: Runtime> Body<R> {
         match received {
             Received::Head(head) => self.call.handle_input(now, Input::Head { attempt, head }),
             Received::Chunk(chunk) => {
-                chunk.copy_to(&mut self.buffer);
+                self.length = chunk.copy_to(&mut self.buffer);
                 self.chunk = Some(chunk);
-                self.call.handle_input(now, Input::Chunk { attempt, bytes: &self.buffer });
+                let bytes = self.buffer.get(..self.length).unwrap_or_default();
+                self.call.handle_input(now, Input::Chunk { attempt, bytes });
             }
             Received::End => {
                 self.exchanges.retain(|(id, _)| *id != attempt);

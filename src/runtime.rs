@@ -34,14 +34,15 @@ pub trait Runtime {
 
 /// A piece of a response's body that the core looks at and passes on by reference.
 pub trait Chunk: Clone {
-    /// Puts its bytes into `buffer`, in place of what was there.
-    fn copy_to(&self, buffer: &mut Vec<u8>);
+    /// Puts its bytes at the start of `buffer`, which grows where it must, and says how many.
+    fn copy_to(&self, buffer: &mut Vec<u8>) -> usize;
 }
 
 impl Chunk for std::rc::Rc<[u8]> {
-    fn copy_to(&self, buffer: &mut Vec<u8>) {
+    fn copy_to(&self, buffer: &mut Vec<u8>) -> usize {
         buffer.clear();
         buffer.extend_from_slice(self);
+        self.len()
     }
 }
 

@@ -57,7 +57,7 @@ impl<R: Runtime> Body<R> {
         let armed = self.timer.as_ref().map(|(armed, _)| *armed);
         let due = self.call.poll_timeout();
         let in_time = due.is_some_and(|due| armed.is_some_and(|armed| armed <= due));
-        in_time && self.call.take_whole_slice(self.buffer.len())
+        in_time && self.call.take_whole_slice(self.length)
     }
 
     /// Takes in what else came from the exchange.

@@ -9,7 +9,7 @@ use fairlead_core::{
     fleet::Fleet,
     settings::{Environment, Secret, Settings},
 };
-use js_sys::{Function, Object, Reflect};
+use js_sys::{Object, Reflect};
 use serde_json::Value;
 use std::{
     cell::{OnceCell, RefCell},
@@ -74,10 +74,10 @@ fn binding(env: &Env, name: &str) -> JsValue {
 }
 
 /// The binding that an endpoint's `via` names.
-pub fn service(env: &Env, name: &str) -> Option<(JsValue, Function)> {
+pub fn service(env: &Env, name: &str) -> Option<JsValue> {
     let service = binding(env, name);
-    let fetch = Reflect::get(&service, &JsValue::from_str("fetch")).ok()?.dyn_into().ok()?;
-    Some((service, fetch))
+    let fetch = Reflect::get(&service, &JsValue::from_str("fetch")).ok()?;
+    fetch.is_function().then_some(service)
 }
 
 struct Bindings<'a>(&'a Env);

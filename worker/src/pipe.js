@@ -39,7 +39,7 @@ export class Pipe {
   /** What has gone by since the last look, as a reader tells it; the end once the client has all of it. */
   async next() {
     if (this.#flows) await this.#rest();
-    const result = await this.#reader.read(new Uint8Array(this.#buffer));
+    const result = await this.#read(new Uint8Array(this.#buffer));
     if (result.done) {
       await this.over;
     } else {
@@ -51,6 +51,11 @@ export class Pipe {
   /** Lets nothing more go by. */
   stop() {
     this.#stop.abort();
+  }
+
+  #read(buffer) {
+    // A plain read gives a chunk, of which there may be hundreds once no more will come.
+    return this.#flows ? this.#reader.read(buffer) : this.#reader.readAtLeast(BATCH_BYTES, buffer);
   }
 
   #rest() {

@@ -168,12 +168,7 @@ impl Pump {
 
     /// Lets the platform's own pipe bring the rest, if it may.
     fn pipe(&self) -> Option<Pipe> {
-        self.body.borrow_mut().pipe(|fetch, rest_ms| {
-            fetch.pipe(|stream| {
-                self.writer.release_lock();
-                Pipe::new(stream, &self.writable, rest_ms as f64)
-            })
-        })
+        self.body.borrow_mut().pipe(|fetch, rest_ms| fetch.pipe(&self.writer, &self.writable, rest_ms))
     }
 
     /// Follows the pipe until there is something to say behind it, and says it. Whether the client

@@ -2,15 +2,15 @@
 
 use crate::{
     pump::pump,
-    runtime::{JsChunk, WorkerRuntime},
+    runtime::{JsChunk, WorkerRuntime, join},
 };
 use fairlead_core::{
     drive::{Opened, Piece},
     message::ResponseHead,
 };
-use js_sys::{Array, Uint8Array};
-use wasm_bindgen::{JsCast, JsValue, prelude::*};
-use web_sys::{ReadableStream, Response, ResponseInit, WritableStream};
+use js_sys::Uint8Array;
+use wasm_bindgen::{JsValue, prelude::*};
+use web_sys::{ReadableStream, Response, WritableStream};
 use worker::Context;
 
 #[wasm_bindgen]
@@ -25,13 +25,19 @@ extern "C" {
     fn writable(this: &IdentityTransformStream) -> WritableStream;
 }
 
+#[wasm_bindgen(module = "/src/http.js")]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    fn respond(status: u16, fields: &str, body: &JsValue) -> Result<Response, JsValue>;
+}
+
 /// Fields that every response to this request carries.
 pub type Extra = Vec<(&'static str, String)>;
 
 /// A response with this body.
-pub fn whole(head: &ResponseHead, extra: &Extra, body: &[u8]) -> Result<Response, JsValue> {
-    let mut body = body.to_vec();
-    Response::new_with_opt_u8_array_and_init(Some(&mut body), &init(head, extra))
+pub fn whole(head: ResponseHead, extra: &Extra, body: &[u8]) -> Result<Response, JsValue> {
+    let body = if body.is_empty() { JsValue::NULL } else { Uint8Array::from(body).into() };
+    with_body(head, extra, &body)
 }
 
 /// The response of a call: whole where its body is at hand at once, else a stream that goes on
@@ -45,16 +51,14 @@ pub async fn of_call(opened: Opened<WorkerRuntime>, extra: &Extra, context: &Con
             match body.next().await {
                 Some(piece) => first.push(piece),
                 None => {
-                    return Response::new_with_opt_js_u8_array_and_init(
-                        first.pop().and_then(only).as_ref(),
-                        &init(&head, extra),
-                    );
+                    let body = first.pop().and_then(only).map_or(JsValue::NULL, Into::into);
+                    return with_body(head, extra, &body);
                 }
             }
         }
     }
     let pipe = IdentityTransformStream::new();
-    let response = Response::new_with_opt_readable_stream_and_init(Some(&pipe.readable()), &init(&head, extra))?;
+    let response = with_body(head, extra, &pipe.readable())?;
     let writable = pipe.writable();
     let writer = writable.get_writer()?;
     context.wait_until(pump(first, body, writable, writer));
@@ -70,11 +74,8 @@ fn only(piece: Piece<JsChunk>) -> Option<Uint8Array> {
     }
 }
 
-fn init(head: &ResponseHead, extra: &Extra) -> ResponseInit {
-    let init = ResponseInit::new();
-    init.set_status(head.status);
-    let own = extra.iter().map(|(name, value)| (*name, value.as_str()));
-    let fields = head.headers.iter().chain(own).map(|(name, value)| Array::of2(&name.into(), &value.into()));
-    init.set_headers(fields.collect::<Array>().unchecked_ref());
-    init
+fn with_body(head: ResponseHead, extra: &Extra, body: &JsValue) -> Result<Response, JsValue> {
+    let ResponseHead { status, mut headers } = head;
+    extra.iter().for_each(|(name, value)| headers.set(name, value));
+    respond(status, &join(&headers), body)
 }

@@ -5,7 +5,7 @@ use crate::{
     gateway::{Gateway, gateway},
     log::{self, CallFields},
     response::{self, Extra},
-    runtime::{self, WorkerRuntime},
+    runtime::{self, SEPARATOR, WorkerRuntime},
 };
 use fairlead_core::{
     access::Client,
@@ -21,22 +21,30 @@ use fairlead_core::{
 use js_sys::Uint8Array;
 use serde::Serialize;
 use std::rc::Rc;
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStreamDefaultReader, Request, Response};
 use worker::{Context, Env};
 
+#[wasm_bindgen(module = "/src/http.js")]
+extern "C" {
+    /// The method, the URL and the header fields of a request.
+    fn describe(request: &Request) -> String;
+}
+
 /// Answers one request.
 pub async fn answer(request: &Request, env: &Env, context: &Context) -> Result<Response, JsValue> {
-    let url = request.url();
+    let described = describe(request);
+    let mut parts = described.split(SEPARATOR);
+    let (method, url) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let visit = Visit {
         request,
         env,
         context,
         gateway: gateway(env),
-        headers: runtime::headers(&request.headers()),
-        path: path_of(&url),
-        method: request.method(),
+        headers: runtime::split(parts),
+        path: path_of(url),
+        method,
         arrived: runtime::now(),
     };
     let request_id = caller::request_id(&visit.headers).map_or_else(new_id, str::to_owned);
@@ -90,14 +98,14 @@ struct Visit<'a> {
     gateway: Rc<Gateway>,
     headers: Headers,
     path: &'a str,
-    method: String,
+    method: &'a str,
     arrived: Instant,
 }
 
 impl Visit<'_> {
     async fn dispatch(&self, request_id: &str, extra: &Extra) -> Result<Response, Stop> {
         if self.is_preflight() {
-            return Ok(response::whole(&head(204, &[]), extra, b"")?);
+            return Ok(response::whole(head(204, &[]), extra, b"")?);
         }
         let Some(method) = method_of(self.path) else {
             let message = "There is nothing at this path. The README lists the routes of this gateway.";
@@ -264,16 +272,16 @@ fn respond_error(error: &Error, path: &str, extra: &Extra) -> Result<Response, J
         Code::ConfigInvalid | Code::Internal => head.headers.set("x-should-retry", "false"),
         _ => {}
     }
-    response::whole(&head, extra, &error.body(dialect))
+    response::whole(head, extra, &error.body(dialect))
 }
 
 /// The answer that nobody is there to read, with nginx's status for that.
 fn unread(extra: &Extra) -> Result<Response, JsValue> {
-    response::whole(&head(499, &[]), extra, b"")
+    response::whole(head(499, &[]), extra, b"")
 }
 
 fn json(extra: &Extra, body: &[u8]) -> Result<Response, Stop> {
-    Ok(response::whole(&head(200, &[("content-type", "application/json")]), extra, body)?)
+    Ok(response::whole(head(200, &[("content-type", "application/json")]), extra, body)?)
 }
 
 fn head(status: u16, fields: &[(&str, &str)]) -> ResponseHead {

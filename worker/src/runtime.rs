@@ -12,48 +12,60 @@ use fairlead_core::{
     time::Instant,
 };
 use gloo_timers::future::TimeoutFuture;
-use js_sys::{Date, Promise, Uint8Array};
+use js_sys::{Array, Date, Promise, Uint8Array};
 use std::{
     cell::RefCell,
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 use wasm_bindgen::{JsCast, JsValue, prelude::*};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{
-    AbortController, AbortSignal, ReadableStream, ReadableStreamDefaultReader, RequestInit, RequestRedirect, Response,
-    WritableStream,
-};
+use web_sys::{AbortSignal, ReadableStreamDefaultReader, WritableStream, WritableStreamDefaultWriter};
 use worker::Env;
 
-#[wasm_bindgen]
+#[wasm_bindgen(module = "/src/http.js")]
 extern "C" {
-    #[wasm_bindgen(js_name = fetch)]
-    fn global_fetch(url: &str, init: &RequestInit) -> Promise;
-
-    /// What `reader.read()` resolves to.
-    type ReadResult;
+    /// One fetch, on JavaScript's side.
+    #[wasm_bindgen(js_name = Exchange)]
+    type JsExchange;
+    #[wasm_bindgen(constructor, js_class = "Exchange")]
+    fn new(service: &JsValue, method: &str, url: &str, fields: &str, body: &[u8]) -> JsExchange;
     #[wasm_bindgen(method, getter)]
-    fn done(this: &ReadResult) -> bool;
+    fn head(this: &JsExchange) -> Promise;
+    #[wasm_bindgen(method)]
+    fn read(this: &JsExchange) -> Promise;
     #[wasm_bindgen(method, getter)]
-    fn value(this: &ReadResult) -> Option<Uint8Array>;
+    fn reader(this: &JsExchange) -> Option<ReadableStreamDefaultReader>;
+    #[wasm_bindgen(method)]
+    fn pipe(this: &JsExchange, writer: &WritableStreamDefaultWriter, writable: &WritableStream, rest_ms: f64) -> Pipe;
+    #[wasm_bindgen(method)]
+    fn abort(this: &JsExchange);
 }
 
 #[wasm_bindgen(module = "/src/pipe.js")]
 extern "C" {
     /// A response's body on its way to the client by the platform's own pipe.
-    #[derive(Clone)]
     pub type Pipe;
-    #[wasm_bindgen(constructor)]
-    pub fn new(body: &ReadableStream, writable: &WritableStream, rest_ms: f64) -> Pipe;
+    /// Resolves to whether the client can be written to, when nothing goes by any more.
     #[wasm_bindgen(method, getter)]
     pub fn over(this: &Pipe) -> Promise;
+    /// Lets nothing more go by.
     #[wasm_bindgen(method)]
     pub fn stop(this: &Pipe);
-    #[wasm_bindgen(method)]
-    fn next(this: &Pipe) -> Promise;
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// What a reader tells.
+    type ReadResult;
+    #[wasm_bindgen(method, getter)]
+    fn done(this: &ReadResult) -> bool;
+    #[wasm_bindgen(method, getter)]
+    fn value(this: &ReadResult) -> Option<Uint8Array>;
+    #[wasm_bindgen(method, getter)]
+    fn last(this: &ReadResult) -> Option<bool>;
 }
 
 /// The longest delay that `setTimeout` takes before it wraps around to none at all.
@@ -124,82 +136,60 @@ impl JsChunk {
 }
 
 impl Chunk for JsChunk {
-    fn copy_to(&self, buffer: &mut Vec<u8>) {
-        buffer.resize(self.0.length() as usize, 0);
-        self.0.copy_to(buffer);
-    }
-}
-
-/// One fetch. It owns its `AbortController`, so none can be made without a signal, and dropping it
-/// aborts; it owns its reader, because workers-rs' `ByteStream` turns an abort into a clean end.
-pub struct Fetch {
-    controller: AbortController,
-    state: State,
-}
-
-enum Body {
-    Read(ReadableStream, ReadableStreamDefaultReader),
-    /// The client gets it already; what comes of it here are copies.
-    Piped(Pipe),
-}
-
-impl Body {
-    fn read(&self) -> Promise {
-        match self {
-            Self::Read(_, reader) => reader.read(),
-            Self::Piped(pipe) => pipe.next(),
+    fn copy_to(&self, buffer: &mut Vec<u8>) -> usize {
+        let length = self.0.length() as usize;
+        if buffer.len() < length {
+            buffer.resize(length, 0);
         }
+        self.0.copy_to(buffer.get_mut(..length).unwrap_or_default());
+        length
     }
+}
+
+/// One fetch. Dropping it aborts; and it owns its reader, because workers-rs' `ByteStream` turns an
+/// abort into a clean end.
+pub struct Fetch {
+    exchange: JsExchange,
+    state: State,
 }
 
 enum State {
     /// Waiting for the head.
     Sent(JsFuture),
-    /// The head has come.
-    Open { body: Body, read: Option<JsFuture> },
-    /// The head has come, and there is no body.
-    Empty,
+    /// The head has come; so may be waited for.
+    Open(Option<JsFuture>),
+    /// The last bytes have come.
+    Ended,
     /// Nothing more will come.
     Over,
 }
 
 impl Fetch {
+    fn send(env: &Env, endpoint: &Endpoint, request: &Request) -> Self {
+        let service = endpoint.via.as_deref().and_then(|name| gateway::service(env, name));
+        let Request { method, url, headers, body } = request;
+        let exchange = JsExchange::new(&service.unwrap_or_default(), method.as_str(), url, &join(headers), body);
+        let state = State::Sent(JsFuture::from(exchange.head()));
+        Self { exchange, state }
+    }
+
     /// The body's reader, while nothing is being read from it.
     pub fn idle_reader(&mut self) -> Option<ReadableStreamDefaultReader> {
-        match &self.state {
-            State::Open { body: Body::Read(_, reader), read: None } => Some(reader.clone()),
+        match self.state {
+            State::Open(None) => self.exchange.reader(),
             _ => None,
         }
     }
 
-    /// Lets `pipe` bring the body to the client, while nothing is being read from it.
-    pub fn pipe(&mut self, pipe: impl FnOnce(&ReadableStream) -> Pipe) -> Option<Pipe> {
-        let State::Open { body, read: None } = &mut self.state else { return None };
-        let Body::Read(stream, reader) = &*body else { return None };
-        reader.release_lock();
-        let pipe = pipe(stream);
-        *body = Body::Piped(pipe.clone());
-        Some(pipe)
-    }
-
-    fn send(env: &Env, endpoint: &Endpoint, request: &Request) -> Self {
-        // The constructor takes nothing and cannot fail.
-        let controller = AbortController::new().unwrap_throw();
-        let init = RequestInit::new();
-        init.set_method(request.method.as_str());
-        init.set_redirect(RequestRedirect::Manual);
-        init.set_signal(Some(&controller.signal()));
-        init.set_body(&Uint8Array::from(&*request.body));
-        let headers = request.headers.iter().map(|(name, value)| js_sys::Array::of2(&name.into(), &value.into()));
-        init.set_headers(&headers.collect::<js_sys::Array>());
-        let promise = match endpoint.via.as_deref().and_then(|name| gateway::service(env, name)) {
-            Some((service, fetch)) => fetch
-                .call2(&service, &request.url.as_str().into(), &init)
-                .and_then(|promise| promise.dyn_into())
-                .unwrap_or_else(|error| Promise::reject(&error)),
-            None => global_fetch(&request.url, &init),
-        };
-        Self { controller, state: State::Sent(JsFuture::from(promise)) }
+    /// Lets the platform's own pipe bring the body to the client, while nothing is being read. The
+    /// writer's lock is released.
+    pub fn pipe(
+        &mut self,
+        writer: &WritableStreamDefaultWriter,
+        writable: &WritableStream,
+        rest_ms: u64,
+    ) -> Option<Pipe> {
+        self.idle_reader().map(|_| self.exchange.pipe(writer, writable, rest_ms as f64))
     }
 }
 
@@ -208,33 +198,27 @@ impl Exchange for Fetch {
 
     fn poll_received(&mut self, context: &mut Context<'_>) -> Poll<Received<JsChunk>> {
         let received = match &mut self.state {
-            State::Sent(response) => match Pin::new(response).poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(response)) => {
-                    let (head, state) = open(response.unchecked_ref());
-                    self.state = state;
-                    return Poll::Ready(Received::Head(head));
+            State::Sent(head) => match ready!(Pin::new(head).poll(context)) {
+                Ok(head) => {
+                    self.state = State::Open(None);
+                    return Poll::Ready(Received::Head(read_head(&head.unchecked_into())));
                 }
-                Poll::Ready(Err(_)) => Received::Failed,
+                Err(_) => Received::Failed,
             },
-            State::Open { body, read } => {
-                let pending = read.get_or_insert_with(|| JsFuture::from(body.read()));
-                match Pin::new(pending).poll(context) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(result) => {
-                        *read = None;
-                        match result.map(|result| result.unchecked_into::<ReadResult>()) {
-                            Ok(result) if !result.done() => {
-                                let chunk = JsChunk(result.value().unwrap_or_default());
-                                return Poll::Ready(Received::Chunk(chunk));
-                            }
-                            Ok(_) => Received::End,
-                            Err(_) => Received::Failed,
-                        }
+            State::Open(read) => {
+                let pending = read.get_or_insert_with(|| JsFuture::from(self.exchange.read()));
+                let result =
+                    ready!(Pin::new(pending).poll(context)).map(|result| result.unchecked_into::<ReadResult>());
+                match result {
+                    Ok(result) if !result.done() => {
+                        self.state = if result.last() == Some(true) { State::Ended } else { State::Open(None) };
+                        return Poll::Ready(Received::Chunk(JsChunk(result.value().unwrap_or_default())));
                     }
+                    Ok(_) => Received::End,
+                    Err(_) => Received::Failed,
                 }
             }
-            State::Empty => Received::End,
+            State::Ended => Received::End,
             State::Over => return Poll::Pending,
         };
         self.state = State::Over;
@@ -244,65 +228,75 @@ impl Exchange for Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        if let State::Open { body: Body::Piped(pipe), .. } = &self.state {
-            pipe.stop();
-        }
-        if !matches!(self.state, State::Over) {
-            self.controller.abort();
+        if !matches!(self.state, State::Over | State::Ended) {
+            self.exchange.abort();
         }
     }
 }
 
-fn open(response: &Response) -> (ResponseHead, State) {
-    let head = ResponseHead { status: response.status(), headers: headers(&response.headers()) };
-    let state = match response.body() {
-        Some(stream) => {
-            // A fresh body has no reader yet.
-            let reader = stream.get_reader().unchecked_into();
-            State::Open { body: Body::Read(stream, reader), read: None }
-        }
-        None => State::Empty,
-    };
-    (head, state)
+fn read_head(head: &Array) -> ResponseHead {
+    let status = head.get(0).as_f64().map_or(0, |status| status as u16);
+    ResponseHead { status, headers: split(head.get(1).as_string().unwrap_or_default().split(SEPARATOR)) }
 }
 
-/// Header fields as the core holds them.
-pub fn headers(headers: &web_sys::Headers) -> Headers {
-    let pairs = headers.entries().into_iter().flatten().filter_map(|pair| {
-        let pair: js_sys::Array = pair.unchecked_into();
-        Some((pair.get(0).as_string()?, pair.get(1).as_string()?))
-    });
-    pairs.collect()
+/// Stands between the parts of a text that crosses to or from `http.js`.
+pub const SEPARATOR: char = '\0';
+
+/// Header fields as they cross.
+pub fn join(headers: &Headers) -> String {
+    let mut text = String::with_capacity(512);
+    for (name, value) in headers.iter() {
+        if !text.is_empty() {
+            text.push(SEPARATOR);
+        }
+        text.push_str(name);
+        text.push(SEPARATOR);
+        text.push_str(value);
+    }
+    text
+}
+
+/// Header fields as they have crossed: names and values in turn.
+pub fn split<'a>(mut parts: impl Iterator<Item = &'a str>) -> Headers {
+    std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()
 }
 
 /// Notices that the client has left, from the signal of its request.
 struct Departure {
     signal: AbortSignal,
-    waker: Rc<RefCell<Option<Waker>>>,
+    state: Rc<RefCell<Presence>>,
     listener: Closure<dyn FnMut()>,
+}
+
+/// The signal's own field is not asked at every turn, because that crosses into JavaScript.
+struct Presence {
+    left: bool,
+    waker: Option<Waker>,
 }
 
 impl Departure {
     fn new(signal: AbortSignal) -> Self {
-        let waker = Rc::new(RefCell::new(None::<Waker>));
-        let shared = Rc::clone(&waker);
+        let state = Rc::new(RefCell::new(Presence { left: signal.aborted(), waker: None }));
+        let shared = Rc::clone(&state);
         let listener = Closure::new(move || {
-            if let Some(waker) = shared.borrow_mut().take() {
+            let mut state = shared.borrow_mut();
+            state.left = true;
+            if let Some(waker) = state.waker.take() {
                 waker.wake();
             }
         });
         // A signal always takes a listener.
         let _ = signal.add_event_listener_with_callback("abort", listener.as_ref().unchecked_ref());
-        Self { signal, waker, listener }
+        Self { signal, state, listener }
     }
 
     fn poll(&self, context: &Context<'_>) -> Poll<()> {
-        if self.signal.aborted() {
+        let mut state = self.state.borrow_mut();
+        if state.left {
             return Poll::Ready(());
         }
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
         }
         Poll::Pending
     }
