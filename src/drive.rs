@@ -224,14 +224,13 @@ impl<R: Runtime> Body<R> {
         for (attempt, exchange) in &mut self.exchanges {
             let Poll::Ready(received) = exchange.poll_received(context) else { continue };
             let attempt = *attempt;
-            self.on_received(attempt, received);
+            self.on_received(self.runtime.now(), attempt, received);
             return true;
         }
         false
     }
 
-    fn on_received(&mut self, attempt: u32, received: Received<R::Chunk>) {
-        let now = self.runtime.now();
+    fn on_received(&mut self, now: Instant, attempt: u32, received: Received<R::Chunk>) {
         match received {
             Received::Head(head) => self.call.handle_input(now, Input::Head { attempt, head }),
             Received::Chunk(chunk) => {

@@ -49,11 +49,12 @@ impl<R: Runtime> Body<R> {
     }
 
     /// Takes in a chunk. `true`: it goes on as it is. `false`: what it comes to is among the next
-    /// pieces, or a timer is now due earlier than the one that is armed. `waited_ms` is what
+    /// pieces, or a timer is now due earlier than the one that is armed. `now` is the time, which
+    /// a host may know more cheaply than by [`Runtime::now`]; `waited_ms` is what
     /// [`Slow::waited_ms`] would tell.
-    pub fn look(&mut self, chunk: R::Chunk, waited_ms: u64) -> bool {
+    pub fn look(&mut self, now: Instant, chunk: R::Chunk, waited_ms: u64) -> bool {
         self.call.excuse(waited_ms);
-        self.take_in(Received::Chunk(chunk));
+        self.take_in_at(now, Received::Chunk(chunk));
         let armed = self.timer.as_ref().map(|(armed, _)| *armed);
         let due = self.call.poll_timeout();
         let in_time = due.is_some_and(|due| armed.is_some_and(|armed| armed <= due));
@@ -62,9 +63,13 @@ impl<R: Runtime> Body<R> {
 
     /// Takes in what else came from the exchange.
     pub fn take_in(&mut self, received: Received<R::Chunk>) {
-        self.resume();
+        self.take_in_at(self.runtime.now(), received);
+    }
+
+    fn take_in_at(&mut self, now: Instant, received: Received<R::Chunk>) {
+        self.call.resume(now);
         if let [(attempt, _)] = *self.exchanges.as_slice() {
-            self.on_received(attempt, received);
+            self.on_received(now, attempt, received);
         }
     }
 

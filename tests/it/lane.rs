@@ -44,7 +44,7 @@ pub async fn carry(
                 Received::End => return Left::Ended,
                 Received::Failed | Received::Head(_) => return Left::ReadFailed,
             };
-            if !body.borrow_mut().look(Rc::clone(&chunk), waited_ms.take()) {
+            if !body.borrow_mut().look(host.now(), Rc::clone(&chunk), waited_ms.take()) {
                 return Left::ForNow;
             }
             record.borrow_mut().pieces.push((host.now_ms(), chunk.to_vec()));

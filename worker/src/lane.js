@@ -19,7 +19,7 @@ export class Lane {
    * Carries chunks from `reader` to `writer` until `look` refuses one, or something ends.
    * @param {ReadableStreamDefaultReader<Uint8Array>} reader
    * @param {WritableStreamDefaultWriter<Uint8Array>} writer
-   * @param {(chunk: Uint8Array, waited: number) => boolean} look
+   * @param {(chunk: Uint8Array, length: number, now: number, waited: number) => boolean} look
    */
   async run(reader, writer, look) {
     for (;;) {
@@ -30,8 +30,10 @@ export class Lane {
         return READ_FAILED;
       }
       if (result.done) return ENDED;
-      if (!look(result.value, this.waited())) return FOR_NOW;
-      this.#since = Date.now();
+      // What wasm would have to ask for one by one goes along.
+      const now = Date.now();
+      if (!look(result.value, result.value.length, now, this.waited())) return FOR_NOW;
+      this.#since = now;
       try {
         await writer.write(result.value);
       } catch {

@@ -41,8 +41,9 @@ extern "C" {
     fn interrupt(this: &Lane) -> f64;
 }
 
-/// Shows a chunk to the core, with the milliseconds that the client took over the one before.
-type Look = Closure<dyn FnMut(Uint8Array, f64) -> bool>;
+/// Shows a chunk to the core: the chunk, its length, the time, and the milliseconds that the client
+/// took over the one before.
+type Look = Closure<dyn FnMut(Uint8Array, u32, f64, f64) -> bool>;
 
 /// Why the lane was left.
 enum Left {
@@ -102,7 +103,10 @@ impl Pump {
             }
         }
         let shared = Rc::clone(&self.body);
-        let look = Look::new(move |chunk, waited: f64| shared.borrow_mut().look(JsChunk::from(chunk), waited as u64));
+        let look = Look::new(move |bytes, length, now: f64, waited: f64| {
+            let chunk = JsChunk::new(bytes, length);
+            shared.borrow_mut().look(Instant::from_millis(now as u64), chunk, waited as u64)
+        });
         let lane = Lane::new();
         loop {
             if let Some(pipe) = self.pipe()

@@ -118,30 +118,32 @@ pub fn now() -> Instant {
 
 /// A chunk of a response, left in JavaScript's memory.
 #[derive(Clone)]
-pub struct JsChunk(Uint8Array);
-
-impl From<Uint8Array> for JsChunk {
-    fn from(bytes: Uint8Array) -> Self {
-        Self(bytes)
-    }
+pub struct JsChunk {
+    bytes: Uint8Array,
+    length: u32,
 }
 
 impl JsChunk {
+    /// These bytes, whose number is known.
+    pub const fn new(bytes: Uint8Array, length: u32) -> Self {
+        Self { bytes, length }
+    }
+
     /// A part of it, by reference.
     pub fn slice(&self, range: &std::ops::Range<usize>) -> Uint8Array {
         let bound = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let (start, end) = (bound(range.start), bound(range.end));
-        if start == 0 && end == self.0.length() { self.0.clone() } else { self.0.subarray(start, end) }
+        if start == 0 && end == self.length { self.bytes.clone() } else { self.bytes.subarray(start, end) }
     }
 }
 
 impl Chunk for JsChunk {
     fn copy_to(&self, buffer: &mut Vec<u8>) -> usize {
-        let length = self.0.length() as usize;
+        let length = self.length as usize;
         if buffer.len() < length {
             buffer.resize(length, 0);
         }
-        self.0.copy_to(buffer.get_mut(..length).unwrap_or_default());
+        self.bytes.copy_to(buffer.get_mut(..length).unwrap_or_default());
         length
     }
 }
@@ -212,7 +214,9 @@ impl Exchange for Fetch {
                 match result {
                     Ok(result) if !result.done() => {
                         self.state = if result.last() == Some(true) { State::Ended } else { State::Open(None) };
-                        return Poll::Ready(Received::Chunk(JsChunk(result.value().unwrap_or_default())));
+                        let bytes = result.value().unwrap_or_default();
+                        let length = bytes.length();
+                        return Poll::Ready(Received::Chunk(JsChunk::new(bytes, length)));
                     }
                     Ok(_) => Received::End,
                     Err(_) => Received::Failed,
