@@ -10,7 +10,7 @@ import { bin, ensurePackages, ensureWasmTools, tool } from './setup.mjs';
 
 /** All that the bytes of the Worker depend on: sources, compiler, and the tools behind it. */
 const INPUTS = [
-  'src', 'worker/src', 'worker/Cargo.toml', 'Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml',
+  'src', 'worker/src', 'worker/Cargo.toml', 'Cargo.toml', 'Cargo.lock', '.cargo', 'rust-toolchain.toml',
   'package-lock.json', 'scripts/setup.mjs', 'scripts/build.mjs',
 ];
 const OUTPUT = join(root, 'worker', 'build');
