@@ -322,6 +322,10 @@ impl Call {
             Emit::Bytes(bytes) => bytes.len(),
             Emit::Slice(range) => range.len(),
         };
+        if length == 0 {
+            // Some streams take an empty piece for their end, or for a mistake.
+            return;
+        }
         self.bytes = self.bytes.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
         self.client.on_bytes(now);
         self.out.push_back(Output::Emit(emit));

@@ -129,3 +129,13 @@ fn routes_outside_v1_stand_at_the_endpoints_root() {
     let record = World::new().endpoint("a", [capture("tokenize").script()]).run(wanted);
     assert_eq!(record.requests[0].request.url, "https://a.hush.example/tokenize");
 }
+
+#[test]
+fn no_piece_is_empty() {
+    let json_head = || head(200, &[("content-type", "application/json")]);
+    let large = [json_head(), raw(vec![b' '; 9 << 20]), raw(""), raw("{}"), end()].concat();
+    for script in [large, answers(404, NONE, "")] {
+        let record = World::new().endpoint("a", [script]).run(embeddings());
+        assert!(record.pieces.iter().all(|(_, piece)| !piece.is_empty()), "{}", record.status());
+    }
+}
