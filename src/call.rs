@@ -366,7 +366,11 @@ impl Call {
             }
         }
         if let Some((_, target)) = self.waiting.take_if(|(at, _)| *at <= now) {
-            self.launch(now, target);
+            // While the client took its time, the moment may have passed: then only the deadline
+            // is left to wait for.
+            if now.after(LEAST_USEFUL_MS) <= self.deadline {
+                self.launch(now, target);
+            }
         }
         if self.over {
             return;

@@ -169,3 +169,14 @@ fn a_request_that_comes_in_behind_its_deadline_is_given_to_nobody() {
     assert_eq!((record.status(), &*record.code(), record.requests.len()), (504, "deadline_exceeded", 0));
     assert!(record.error().unwrap()["message"].to_string().contains("no endpoint was asked"));
 }
+
+#[test]
+fn a_retry_that_a_slow_client_has_put_off_is_not_begun_without_the_time_for_it() {
+    let policy = || json!({ "deadline_ms": DEADLINE_MS, "commit_after_ms": 0 });
+    let pushback = || answers(503, &[("retry-after", "1")], "{}");
+    for (starts_after, asked) in [(4800, "aa"), (4801, "a")] {
+        let world = World::new().policy(policy()).starts_after(starts_after).endpoint("a", [pushback(), vec![]]);
+        let record = world.run(chat());
+        assert_eq!((&*record.asked(), &*record.code(), record.ended_at), (asked, "deadline_exceeded", DEADLINE_MS));
+    }
+}
