@@ -1,7 +1,10 @@
 //! A host that reads a steady stream by itself and only shows the core what comes, as the Worker's
 //! loop of JavaScript does (`worker/src/pump.rs` and `lane.js`), in virtual time.
 
-use crate::{record::Record, world::Host};
+use crate::{
+    record::Record,
+    world::{Host, Nap},
+};
 use fairlead_core::{
     drive::{Body, Piece, Slow},
     runtime::{Exchange, Received, Runtime},
@@ -25,12 +28,7 @@ enum Left {
 
 /// Carries chunks for as long as that is all there is to do. `None`: the next piece is to be asked
 /// for; else whether the client took everything.
-pub async fn carry(
-    host: &Host,
-    body: &RefCell<Body<Host>>,
-    takes: Takes,
-    record: &RefCell<&mut Record>,
-) -> Option<bool> {
+pub async fn carry(host: &Host, body: &RefCell<Body<Host>>, takes: Takes, record: &RefCell<Record>) -> Option<bool> {
     body.borrow_mut().steady()?;
     let (waited_ms, slow_since, paused) = (Cell::new(0), Cell::new(None), Cell::new(false));
     let mut run = pin!(async {
@@ -50,7 +48,7 @@ pub async fn carry(
             record.borrow_mut().pieces.push((host.now_ms(), chunk.to_vec()));
             let since = host.now();
             slow_since.set(Some(since));
-            if !takes.take(host).await {
+            if !takes.take(host, true, record).await {
                 return Left::WriteFailed;
             }
             waited_ms.set(waited_ms.get() + host.now().since(since));
@@ -64,11 +62,12 @@ pub async fn carry(
         let since = slow_since.get().inspect(|_| paused.set(true));
         Slow { waited_ms: if since.is_none() { waited_ms.take() } else { 0 }, since }
     };
+    let mut meanwhile = None;
     loop {
         // A chunk wakes the loop of JavaScript, but nothing of Rust: only what the core waits for
         // itself does.
         let mut wake = None;
-        let left = poll_fn(|context| match run.as_mut().poll(context) {
+        let left = poll_fn(|context| match meanwhile.take().map_or_else(|| run.as_mut().poll(context), Poll::Ready) {
             Poll::Ready(left) => Poll::Ready(Some(left)),
             Poll::Pending if wake.is_some_and(|at| host.is_before(at)) => Poll::Pending,
             Poll::Pending => {
@@ -92,7 +91,18 @@ pub async fn carry(
             let taken = body.borrow_mut().take_piece();
             let Ok(piece) = taken else { return Some(true) };
             let Some(piece) = piece else { break };
-            if !deliver(host, body, piece, takes, record).await {
+            let mut delivery = pin!(deliver(host, body, piece, takes, left.is_some(), record));
+            // The loop of JavaScript goes on meanwhile.
+            let taken = poll_fn(|context| {
+                if left.is_none()
+                    && meanwhile.is_none()
+                    && let Poll::Ready(left) = run.as_mut().poll(context)
+                {
+                    meanwhile = Some(left);
+                }
+                delivery.as_mut().poll(context)
+            });
+            if !taken.await {
                 return Some(false);
             }
         }
@@ -102,13 +112,14 @@ pub async fn carry(
     }
 }
 
-/// Whether the client took a piece.
+/// Whether the client took a piece. `stops`: until it has, nothing is read.
 pub async fn deliver(
     host: &Host,
     body: &RefCell<Body<Host>>,
     piece: Piece<Rc<[u8]>>,
     takes: Takes,
-    record: &RefCell<&mut Record>,
+    stops: bool,
+    record: &RefCell<Record>,
 ) -> bool {
     let now = host.now_ms();
     match piece {
@@ -119,7 +130,7 @@ pub async fn deliver(
             return true;
         }
     }
-    let mut delivery = pin!(takes.take(host));
+    let mut delivery = pin!(takes.take(host, stops, record));
     poll_fn(|context| body.borrow_mut().poll_deliver(context, delivery.as_mut())).await
 }
 
@@ -127,11 +138,22 @@ pub async fn deliver(
 #[derive(Clone, Copy)]
 pub struct Takes {
     pub ms: u64,
+    /// It takes its time over every so manieth piece, and the others at once.
+    pub every: usize,
+    /// It leaves then, and only a write tells.
     pub breaks_at: Option<u64>,
 }
 
+impl Default for Takes {
+    fn default() -> Self {
+        Self { ms: 0, every: 1, breaks_at: None }
+    }
+}
+
 impl Takes {
-    fn take(self, host: &Host) -> impl Future<Output = bool> + use<> {
-        host.nap(self.ms, self.breaks_at)
+    /// Takes the latest piece of the record.
+    fn take(self, host: &Host, stops: bool, record: &RefCell<Record>) -> Nap {
+        let is_slow = record.borrow().pieces.len().is_multiple_of(self.every);
+        host.nap(if is_slow { self.ms } else { 0 }, self.breaks_at, stops)
     }
 }

@@ -22,6 +22,7 @@ mod pipe;
 mod record;
 mod script;
 mod wanted;
+mod wire;
 mod world;
 
 mod access;
@@ -41,9 +42,9 @@ mod refusals;
 mod retries;
 mod retry_after;
 mod secrets;
-mod storm;
 mod streams;
 mod timers;
 mod traceparent;
 mod truncation;
 mod whole;
+mod worlds;

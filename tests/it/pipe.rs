@@ -4,7 +4,8 @@
 use crate::{
     lane::Takes,
     record::Record,
-    world::{Host, State, Steps},
+    wire::Steps,
+    world::{Host, State},
 };
 use fairlead_core::{
     drive::{Body, Piece},
@@ -78,7 +79,7 @@ pub async fn carry(
     host: &Host,
     body: &RefCell<Body<Host>>,
     takes: Takes,
-    record: &RefCell<&mut Record>,
+    record: &RefCell<Record>,
 ) -> Option<Result<Option<Piece<Rc<[u8]>>>, Broken>> {
     let flow = body.borrow_mut().pipe(|wire, rest_ms| Some(wire.pipe(rest_ms)))?;
     let step = |context: &mut Context<'_>| {

@@ -25,6 +25,19 @@ pub struct Sent {
     pub over_at: Option<u64>,
     /// Whether it was given up before its end.
     pub aborted: bool,
+    /// The head of its response, once that was read.
+    pub head: Option<ResponseHead>,
+    /// What was read of its body.
+    pub chunks: Vec<Rc<[u8]>>,
+    /// Its body went to the client by itself.
+    pub piped: bool,
+}
+
+impl Sent {
+    /// A request that goes out now.
+    pub const fn new(endpoint: String, at: u64, request: Request) -> Self {
+        Self { endpoint, at, request, over_at: None, aborted: false, head: None, chunks: Vec::new(), piped: false }
+    }
 }
 
 /// What one call did.
@@ -33,7 +46,8 @@ pub struct Record {
     pub ask: Ask,
     /// How it was to be carried out.
     pub policy: Rc<Policy>,
-    deadline_ms: u64,
+    /// When the call must be over.
+    pub deadline_ms: u64,
     /// The client's status and fields; `None` when it left before them.
     pub head: Option<ResponseHead>,
     /// When the client got them.
@@ -42,8 +56,8 @@ pub struct Record {
     pub pieces: Vec<(u64, Vec<u8>)>,
     /// The body was broken off.
     pub broken: bool,
-    /// How long the client took over every piece.
-    pub takes_ms: u64,
+    /// The client did not take everything at once.
+    pub slow: bool,
     /// How long the request took to come in.
     pub upload_ms: u64,
     /// The client had left when the call ended.
@@ -78,7 +92,7 @@ impl Record {
             head_at: 0,
             pieces: Vec::new(),
             broken: false,
-            takes_ms: 0,
+            slow: false,
             upload_ms: 0,
             gone: false,
             untaken: false,
@@ -175,6 +189,11 @@ impl Record {
         }
     }
 
+    /// Whether the call has come to its end.
+    pub fn is_over(&self) -> bool {
+        matches!(self.events.last(), Some((_, Event::CallEnded { .. })))
+    }
+
     /// Events that were dropped because they were malformed.
     pub fn dropped(&self) -> u64 {
         match &self.events.last().expect("an event").1 {
@@ -223,7 +242,7 @@ impl Record {
         let latest = self.deadline_ms.max(self.upload_ms);
         assert!(*total_ms <= latest, "{total_ms} ms of {latest}");
         // The last words of a call may have to wait for its client.
-        assert!(at == total_ms || self.takes_ms > 0 && *at <= self.deadline_ms + 1000, "told at {at}");
+        assert!(at == total_ms || self.slow && *at <= self.deadline_ms + 1000, "told at {at}");
         assert_eq!(*attempts as usize, self.requests.len());
         if !self.untaken && !self.gone {
             // What went by itself shortly before the end may not have been looked at.

@@ -8,10 +8,11 @@
 
 use crate::{
     lane::{self, Takes},
-    pipe::{self, Flow},
+    pipe,
     record::{Record, Sent},
-    script::{Script, Step},
+    script::Script,
     wanted::Wanted,
+    wire::Wire,
 };
 use fairlead_core::{
     ask::Ask,
@@ -21,7 +22,7 @@ use fairlead_core::{
     event::Event,
     fleet::Fleet,
     message::Request,
-    runtime::{Exchange, Received, Runtime},
+    runtime::Runtime,
     settings::{Endpoint, Environment, Settings},
     time::Instant,
 };
@@ -32,7 +33,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 /// When every call arrives: Sat, 21 Nov 2026 22:24:48 GMT.
@@ -75,11 +76,9 @@ struct Scripts {
 #[derive(Clone, Copy, Default)]
 struct Client {
     starts_after_ms: u64,
-    takes_ms: u64,
+    takes: Takes,
     /// The runtime tells that it has left.
     leaves_at: Option<u64>,
-    /// Only a write tells that it has left.
-    breaks_at: Option<u64>,
     /// The host reads steady streams by itself.
     in_lane: bool,
 }
@@ -136,7 +135,13 @@ impl World {
 
     /// The client takes this long over every piece.
     pub fn takes(mut self, ms: u64) -> Self {
-        self.client.takes_ms = ms;
+        self.client.takes.ms = ms;
+        self
+    }
+
+    /// It takes its time only over every so manieth piece.
+    pub fn every(mut self, pieces: usize) -> Self {
+        self.client.takes.every = pieces;
         self
     }
 
@@ -166,7 +171,7 @@ impl World {
 
     /// The client leaves, and only a write tells.
     pub fn breaks(mut self, at: u64) -> Self {
-        self.client.breaks_at = Some(at);
+        self.client.takes.breaks_at = Some(at);
         self
     }
 
@@ -219,6 +224,12 @@ impl World {
 
     /// Runs one call to its end.
     pub fn run(self, wanted: Wanted) -> Record {
+        self.run_watched(wanted, &mut |_, _| ())
+    }
+
+    /// Runs one call to its end, and shows everything to `watch` whenever the call has nothing to
+    /// do until the clock goes on.
+    pub fn run_watched(self, wanted: Wanted, watch: Watch<'_>) -> Record {
         let settings = self.settings();
         let key = caller::key(&wanted.headers, wanted.api.dialect());
         let client = settings.admit(key).expect("a known key");
@@ -227,7 +238,7 @@ impl World {
         let (model, policy) = settings.plan(client, &ask.model, asked_policy).expect("an entry for the model");
         let deadline_ms = caller::deadline_ms(&wanted.headers).expect("a deadline in order");
         let mut record = Record::new(ask.clone(), &policy, deadline_ms);
-        record.takes_ms = self.client.takes_ms;
+        record.slow = self.client.takes.ms.max(self.client.starts_after_ms) > 0;
         record.upload_ms = self.upload_ms;
         let request_id = "req".to_owned();
         let order = Order { ask, model, policy, arrived: START, request_id, deadline_ms, seed: self.seed };
@@ -239,8 +250,17 @@ impl World {
             ..State::default()
         })));
         let call = Call::new(host.now(), order, self.fleet);
-        host.run(serve(&host, call, self.client, &mut record), self.cancelled_at);
+        let shared = RefCell::new(record);
+        host.run(
+            serve(&host, call, self.client, &shared),
+            self.cancelled_at.map(|at| at.max(self.upload_ms)),
+            &mut |state| {
+                watch(state, &shared.borrow());
+            },
+        );
+        let mut record = shared.into_inner();
         let mut state = host.0.borrow_mut();
+        assert_eq!(state.in_flight, 0, "dropping a call aborts its exchanges");
         record.ended_at = state.now;
         record.requests = std::mem::take(&mut state.requests);
         record.events = std::mem::take(&mut state.events);
@@ -253,44 +273,50 @@ impl World {
 }
 
 /// What a host does with a call, and a client that takes what comes.
-async fn serve(host: &Host, call: Call, client: Client, record: &mut Record) {
+async fn serve(host: &Host, call: Call, client: Client, record: &RefCell<Record>) {
     let Some(opened) = open(host.clone(), call).await else {
+        let mut record = record.borrow_mut();
         record.gone = true;
         record.left_open = host.0.borrow().in_flight;
         return;
     };
-    record.head = Some(opened.head);
-    record.head_at = host.now_ms();
+    record.borrow_mut().head = Some(opened.head);
+    record.borrow_mut().head_at = host.now_ms();
     let body = RefCell::new(opened.body);
-    host.nap(client.starts_after_ms, None).await;
-    let takes = Takes { ms: client.takes_ms, breaks_at: client.breaks_at };
-    let shared = RefCell::new(&mut *record);
+    // It does begin, or nobody would be there to see the deadline pass.
+    let left = record.borrow().deadline_ms.saturating_sub(host.now_ms() + 1);
+    host.nap(client.starts_after_ms.min(left), None, true).await;
+    let takes = client.takes;
     let taken = loop {
-        if let Some(next) = pipe::carry(host, &body, takes, &shared).await {
+        if let Some(next) = pipe::carry(host, &body, takes, record).await {
             let Ok(next) = next else { break false };
             let Some(piece) = next else { break true };
-            if !lane::deliver(host, &body, piece, takes, &shared).await {
+            if !lane::deliver(host, &body, piece, takes, true, record).await {
                 break false;
             }
         }
         if client.in_lane
-            && let Some(taken) = lane::carry(host, &body, takes, &shared).await
+            && let Some(taken) = lane::carry(host, &body, takes, record).await
         {
             break taken;
         }
         let next = poll_fn(|context| body.borrow_mut().poll_next(context)).await;
         let Some(piece) = next else { break true };
-        if !lane::deliver(host, &body, piece, takes, &shared).await {
+        if !lane::deliver(host, &body, piece, takes, true, record).await {
             break false;
         }
     };
-    record.untaken = !taken;
     let after = poll_fn(|context| body.borrow_mut().poll_next(context)).await;
     assert!(after.is_none(), "nothing follows the end");
+    let mut record = record.borrow_mut();
+    record.untaken = !taken;
     record.gone = client.leaves_at.is_some_and(|at| at <= host.now_ms());
     // The body is still there: whatever is in flight now, the call has forgotten.
     record.left_open = host.0.borrow().in_flight;
 }
+
+/// Who looks on while a call runs. See [`World::run_watched`].
+pub type Watch<'a> = &'a mut dyn FnMut(&State, &Record);
 
 /// Everything that changes while a call runs.
 #[derive(Default)]
@@ -299,13 +325,22 @@ pub struct State {
     /// The moments that somebody waits for, since the last jump.
     awaited: Vec<u64>,
     scripts: BTreeMap<String, Scripts>,
-    requests: Vec<Sent>,
-    in_flight: usize,
-    events: Vec<(u64, Event)>,
+    pub requests: Vec<Sent>,
+    pub in_flight: usize,
+    pub events: Vec<(u64, Event)>,
     timers: usize,
-    leaves_at: Option<u64>,
+    pub leaves_at: Option<u64>,
     early_timers: bool,
+    /// The client takes pieces.
+    pub taking: Stopwatch,
+    /// It takes pieces that stop the reading.
+    pub stopping: Stopwatch,
+    /// How often the clock was read since it last went on.
+    clock_reads: usize,
 }
+
+/// The core may read the clock so often at one moment; a mebibyte byte by byte takes a few million.
+const MOST_CLOCK_READS: usize = 10_000_000;
 
 impl State {
     /// Ready at this moment, which the clock may jump to.
@@ -315,6 +350,26 @@ impl State {
         }
         self.awaited.push(at);
         Poll::Pending
+    }
+}
+
+/// How many of a kind go on, and how long there was any.
+#[derive(Default)]
+pub struct Stopwatch {
+    pub count: usize,
+    /// When the count last changed.
+    pub changed_at: u64,
+    ms: u64,
+}
+
+impl Stopwatch {
+    /// How long there was any up to now.
+    pub const fn ms(&self, now: u64) -> u64 {
+        self.ms + if self.count > 0 { now - self.changed_at } else { 0 }
+    }
+
+    fn change(&mut self, now: u64, change: impl Fn(usize) -> usize) {
+        *self = Self { count: change(self.count), changed_at: now, ms: self.ms(now) };
     }
 }
 
@@ -344,29 +399,29 @@ impl Host {
         self.0.borrow_mut().until(at).is_pending()
     }
 
-    /// Ready after so many milliseconds, with whether `breaks_at` has not come before.
-    pub fn nap(&self, ms: u64, breaks_at: Option<u64>) -> impl Future<Output = bool> + use<> {
-        let state = Rc::clone(&self.0);
-        let until = self.now_ms() + ms;
-        poll_fn(move |_| {
-            let mut state = state.borrow_mut();
-            if breaks_at.is_some_and(|at| state.until(at).is_ready()) {
-                return Poll::Ready(false);
-            }
-            state.until(until).map(|()| true)
-        })
+    /// Ready after so many milliseconds, with whether `breaks_at` has not come before. `stops`:
+    /// until then nothing is read.
+    pub fn nap(&self, ms: u64, breaks_at: Option<u64>, stops: bool) -> Nap {
+        let mut state = self.0.borrow_mut();
+        let now = state.now;
+        state.taking.change(now, |count| count + 1);
+        state.stopping.change(now, |count| count + usize::from(stops));
+        Nap { world: Rc::clone(&self.0), until: now + ms, breaks_at, stops }
     }
 
     /// Polls to the end, letting the time pass whenever there is nothing to do; or drops the future.
-    fn run(&self, future: impl Future<Output = ()>, cancelled_at: Option<u64>) {
+    fn run(&self, future: impl Future<Output = ()>, cancelled_at: Option<u64>, watch: &mut dyn FnMut(&State)) {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
         loop {
             self.0.borrow_mut().awaited.clear();
-            if future.as_mut().poll(&mut context).is_ready() {
+            let over = future.as_mut().poll(&mut context).is_ready();
+            watch(&self.0.borrow());
+            if over {
                 return;
             }
             let mut state = self.0.borrow_mut();
+            state.clock_reads = 0;
             let next = state.awaited.iter().min().copied();
             state.now = next.expect("the call waits for ever").min(cancelled_at.unwrap_or(u64::MAX));
             if cancelled_at == Some(state.now) {
@@ -382,7 +437,10 @@ impl Runtime for Host {
     type Sleep = Sleep;
 
     fn now(&self) -> Instant {
-        START.after(self.now_ms())
+        let mut state = self.0.borrow_mut();
+        state.clock_reads += 1;
+        assert!(state.clock_reads < MOST_CLOCK_READS, "the call is busy for ever");
+        START.after(state.now)
     }
 
     fn sleep(&self, ms: u64) -> Sleep {
@@ -400,10 +458,9 @@ impl Runtime for Host {
         let script = script.unwrap_or_else(|| panic!("endpoint {name} was asked once more than foreseen"));
         let at = state.now;
         let number = state.requests.len();
-        state.requests.push(Sent { endpoint: name, at, request, over_at: None, aborted: false });
+        state.requests.push(Sent::new(name, at, request));
         state.in_flight += 1;
-        let flows = Flows::Read(Steps { at, queue: script.into() });
-        Wire { world: Rc::clone(&self.0), number, flows }
+        Wire::new(&self.0, number, at, script)
     }
 
     fn poll_client_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -434,95 +491,31 @@ impl Future for Sleep {
     }
 }
 
-/// One request on its way.
-pub struct Wire {
+/// The client takes a piece.
+pub struct Nap {
     world: Rc<RefCell<State>>,
-    number: usize,
-    flows: Flows,
+    until: u64,
+    breaks_at: Option<u64>,
+    stops: bool,
 }
 
-enum Flows {
-    /// Each step is read by itself.
-    Read(Steps),
-    /// A pipe carries the bytes to the client.
-    Piped(Rc<RefCell<Flow>>),
-}
+impl Future for Nap {
+    type Output = bool;
 
-/// What the endpoint does. It keeps to its script's times whether or not anybody reads.
-#[derive(Default)]
-pub struct Steps {
-    /// When the step at hand begins.
-    at: u64,
-    queue: VecDeque<Step>,
-}
-
-impl Steps {
-    /// The next thing that comes, once it is due.
-    pub fn next(&mut self, state: &mut State) -> Poll<Received<Rc<[u8]>>> {
-        while let Some(Step::Wait(ms)) = self.queue.front() {
-            self.at += ms;
-            self.queue.pop_front();
-        }
-        let due = match self.queue.front() {
-            Some(Step::ForEver(every, _)) => self.at + every,
-            Some(_) => self.at,
-            None => return Poll::Pending,
-        };
-        if state.until(due).is_pending() {
-            return Poll::Pending;
-        }
-        Poll::Ready(match self.queue.pop_front() {
-            Some(Step::ForEver(every, bytes)) => {
-                self.at = due;
-                self.queue.push_front(Step::ForEver(every, Rc::clone(&bytes)));
-                Received::Chunk(bytes)
-            }
-            Some(Step::Head(head)) => Received::Head(head),
-            Some(Step::Chunk(bytes)) => Received::Chunk(bytes),
-            Some(Step::End) => Received::End,
-            Some(Step::Reset) => Received::Failed,
-            Some(Step::Wait(_)) | None => return Poll::Pending,
-        })
-    }
-}
-
-impl Wire {
-    /// From now on a pipe carries what comes.
-    pub fn pipe(&mut self, rest_ms: u64) -> Rc<RefCell<Flow>> {
-        let Flows::Read(steps) = &mut self.flows else { panic!("piped twice") };
-        let flow = Flow::new(std::mem::take(steps), rest_ms);
-        self.flows = Flows::Piped(Rc::clone(&flow));
-        flow
-    }
-}
-
-impl Exchange for Wire {
-    type Chunk = Rc<[u8]>;
-
-    fn poll_received(&mut self, _: &mut Context<'_>) -> Poll<Received<Rc<[u8]>>> {
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.world.borrow_mut();
-        assert_eq!(state.requests[self.number].over_at, None, "polled behind its end");
-        let received = match &mut self.flows {
-            Flows::Read(steps) => ready!(steps.next(&mut state)),
-            Flows::Piped(flow) => ready!(flow.borrow_mut().poll_received(&mut state)),
-        };
-        if matches!(received, Received::End | Received::Failed) {
-            let now = state.now;
-            state.requests[self.number].over_at = Some(now);
+        if self.breaks_at.is_some_and(|at| state.until(at).is_ready()) {
+            return Poll::Ready(false);
         }
-        Poll::Ready(received)
+        state.until(self.until).map(|()| true)
     }
 }
 
-impl Drop for Wire {
+impl Drop for Nap {
     fn drop(&mut self) {
         let mut state = self.world.borrow_mut();
-        state.in_flight -= 1;
         let now = state.now;
-        let sent = &mut state.requests[self.number];
-        if sent.over_at.is_none() {
-            sent.aborted = true;
-            sent.over_at = Some(now);
-        }
+        state.taking.change(now, |count| count - 1);
+        state.stopping.change(now, |count| count - usize::from(self.stops));
     }
 }

@@ -1,0 +1,210 @@
+//! A world as data: some calls, one behind another, that share what an isolate knows.
+
+use super::{answers::Asked, choices::Dice, promises::Promises, upstream::Behaviour};
+use crate::{record::Record, world::World};
+use fairlead_core::{fleet::Fleet, policy::BudgetPolicy};
+use serde_json::{Value, json};
+use std::{cell::RefCell, fmt, rc::Rc};
+
+/// Everything that will happen.
+pub struct Case {
+    budget: BudgetPolicy,
+    pub calls: Vec<Call>,
+}
+
+/// One call.
+pub struct Call {
+    asked: Asked,
+    /// The prompt's size.
+    kib: usize,
+    policy: Vec<(&'static str, u64)>,
+    native: bool,
+    own_deadline_ms: Option<u64>,
+    seed: u64,
+    targets: Vec<Target>,
+    client: Vec<Habit>,
+}
+
+/// Whom the model asks, in order, and what they answer; behind the last answer comes `for ever`.
+struct Target {
+    endpoint: &'static str,
+    model: Option<&'static str>,
+    answers: Vec<Behaviour>,
+}
+
+/// What is peculiar to the client, or to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    TakesMs(u64),
+    TakesMsEvery(u64, usize),
+    StartsAfterMs(u64),
+    LeavesAt(u64),
+    BreaksAt(u64),
+    UploadsMs(u64),
+    PieceByPiece,
+    EarlyTimers,
+    CancelledAt(u64),
+}
+
+impl Case {
+    pub fn draw(dice: &mut Dice) -> Self {
+        let budget = match dice.up_to(3) {
+            0 => BudgetPolicy { capacity: 100, transient_cost: 14, throttled_cost: 5, refund: 1 },
+            _ => BudgetPolicy {
+                capacity: dice.up_to(60) as u32,
+                transient_cost: dice.up_to(30) as u32,
+                throttled_cost: dice.up_to(30) as u32,
+                refund: dice.up_to(20) as u32,
+            },
+        };
+        Self { budget, calls: dice.at_least_one(3, Call::draw) }
+    }
+
+    /// Runs all calls; every promise is checked on the way.
+    pub fn run(&self) -> Vec<Record> {
+        let fleet = Rc::default();
+        self.calls.iter().map(|call| call.run(&fleet, &self.budget)).collect()
+    }
+}
+
+impl Call {
+    fn draw(dice: &mut Dice) -> Self {
+        let asked = dice.pick(Asked::ALL);
+        let kib = if dice.one_in(8) { dice.index(6) } else { 0 };
+        let mut policy = vec![("deadline_ms", if dice.one_in(2) { 1 + dice.ms() } else { 60_000 })];
+        for (field, least, most) in [
+            ("headers_ms", 1, u64::MAX),
+            ("first_token_ms", 1, u64::MAX),
+            ("idle_ms", 1, u64::MAX),
+            ("progress_ms", 1, u64::MAX),
+            ("keepalive_ms", 100, u64::MAX),
+            ("commit_after_ms", 0, u64::MAX),
+            ("max_attempts", 1, 7),
+            ("retry_after_max_ms", 0, u64::MAX),
+            ("prefill_ms_per_kib", 0, 1000),
+        ] {
+            if dice.one_in(2) {
+                policy.push((field, least + dice.ms().min(most - least)));
+            }
+        }
+        let native = dice.one_in(5);
+        let own_deadline_ms = if dice.one_in(8) { Some(1 + dice.ms()) } else { None };
+        let targets = dice.at_least_one(3, |dice| Target::draw(dice, asked));
+        let client = dice.some(3, Habit::draw);
+        Self { asked, kib, policy, native, own_deadline_ms, seed: dice.up_to(u64::MAX), targets, client }
+    }
+
+    fn run(&self, fleet: &Rc<RefCell<Fleet>>, budget: &BudgetPolicy) -> Record {
+        let mut policy: Value = self.policy.iter().map(|(field, value)| ((*field).to_owned(), json!(value))).collect();
+        policy["forward"] = if self.native { "native" } else { "checked" }.into();
+        let BudgetPolicy { capacity, transient_cost, throttled_cost, refund } = *budget;
+        policy["budget"] = json!({
+            "capacity": capacity, "transient_cost": transient_cost, "throttled_cost": throttled_cost, "refund": refund,
+        });
+        let mut world = World::new().policy(policy).seed(self.seed).fleet(fleet);
+        for Target { endpoint, model, answers } in &self.targets {
+            let scripts = || answers.iter().map(|answer| answer.script.clone());
+            world = world.target(endpoint, *model).endpoint(endpoint, scripts());
+            world = world.always(endpoint, scripts().next_back().unwrap_or_default());
+        }
+        for habit in &self.client {
+            world = match *habit {
+                Habit::TakesMs(ms) => world.takes(ms),
+                Habit::TakesMsEvery(ms, pieces) => world.takes(ms).every(pieces),
+                Habit::StartsAfterMs(ms) => world.starts_after(ms),
+                Habit::LeavesAt(at) => world.leaves(at),
+                Habit::BreaksAt(at) => world.breaks(at),
+                Habit::UploadsMs(ms) => world.uploads(ms),
+                Habit::PieceByPiece => world.piece_by_piece(),
+                Habit::EarlyTimers => world.early_timers(),
+                Habit::CancelledAt(at) => world.cancelled(at),
+            };
+        }
+        let mut wanted = self.asked.wanted();
+        if self.kib > 0 && wanted.form.is_none() {
+            wanted = wanted.with("padding", "x".repeat(self.kib << 10));
+        }
+        if let Some(ms) = self.own_deadline_ms {
+            wanted = wanted.within(ms);
+        }
+        let mut promises = Promises::new(fleet, budget);
+        let record = world.run_watched(wanted, &mut |state, record| promises.check(state, record));
+        let cancelled = self.client.iter().any(|habit| matches!(habit, Habit::CancelledAt(_)));
+        if !cancelled {
+            promises.check_end(&record);
+        }
+        record
+    }
+
+    /// The faults that stood ready.
+    pub fn faults(&self) -> impl Iterator<Item = &'static str> {
+        self.targets.iter().flat_map(|target| target.answers.iter().map(|answer| answer.fault))
+    }
+}
+
+impl Target {
+    fn draw(dice: &mut Dice, asked: Asked) -> Self {
+        let endpoint = dice.pick(&["a", "b", "c"]);
+        let model = dice.pick(&[None, None, Some("served"), Some("other")]);
+        let answers = dice.at_least_one(4, |dice| Behaviour::draw(dice, asked));
+        Self { endpoint, model, answers }
+    }
+}
+
+impl Habit {
+    fn draw(dice: &mut Dice) -> Self {
+        match dice.up_to(8) {
+            0 => Self::PieceByPiece,
+            1 => Self::TakesMs(dice.ms()),
+            2 => Self::StartsAfterMs(dice.ms()),
+            3 => Self::LeavesAt(dice.ms()),
+            4 => Self::BreaksAt(dice.ms()),
+            5 => Self::UploadsMs(dice.ms()),
+            6 => Self::EarlyTimers,
+            7 => Self::TakesMsEvery(dice.ms(), 2 + dice.index(6)),
+            _ => Self::CancelledAt(dice.ms()),
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BudgetPolicy { capacity, transient_cost, throttled_cost, refund } = self.budget;
+        let costs = format!("{transient_cost}, throttled {throttled_cost}, refund {refund}");
+        writeln!(f, "budget {capacity}, a repeat {costs}")?;
+        for (number, call) in (1..).zip(&self.calls) {
+            writeln!(f, "call {number}: {call}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, kib, policy, native, own_deadline_ms, client, targets, .. } = self;
+        let policy: Vec<String> = policy.iter().map(|(field, value)| format!("{field} {value}")).collect();
+        write!(f, "{asked:?}, {}", policy.join(", "))?;
+        if *kib > 0 {
+            write!(f, ", a prompt of {kib} KiB")?;
+        }
+        if *native {
+            write!(f, ", forward native")?;
+        }
+        if let Some(ms) = own_deadline_ms {
+            write!(f, ", the caller's own deadline {ms} ms")?;
+        }
+        if !client.is_empty() {
+            write!(f, ", client and host {client:?}")?;
+        }
+        for Target { endpoint, model, answers } in targets {
+            write!(f, "\n  target {endpoint}")?;
+            if let Some(model) = model {
+                write!(f, " for `{model}`")?;
+            }
+            for answer in answers {
+                write!(f, "\n    {answer}")?;
+            }
+        }
+        Ok(())
+    }
+}
