@@ -44,6 +44,9 @@ impl Flow {
             match received {
                 Received::Chunk(_) if takes.breaks_at.is_some_and(|at| at <= state.now) => return false,
                 Received::Chunk(bytes) => {
+                    let piped = record.piped.get_or_insert_default();
+                    assert_eq!(piped.end, record.pieces.len(), "nothing is put between the endpoint's bytes");
+                    piped.end += 1;
                     record.pieces.push((state.now, bytes.to_vec()));
                     self.batch.extend_from_slice(&bytes);
                 }
@@ -82,6 +85,8 @@ pub async fn carry(
     record: &RefCell<Record>,
 ) -> Option<Result<Option<Piece<Rc<[u8]>>>, Broken>> {
     let flow = body.borrow_mut().pipe(|wire, rest_ms| Some(wire.pipe(rest_ms)))?;
+    let first = record.borrow().pieces.len();
+    record.borrow_mut().piped = Some(first..first);
     let step = |context: &mut Context<'_>| {
         // A pipe that was given up carries nothing more, and then this is the only one who has it.
         let goes_on = Rc::strong_count(&flow) > 1;

@@ -11,7 +11,7 @@ use fairlead_core::{
     policy::Policy,
 };
 use serde_json::Value;
-use std::{cell::OnceCell, rc::Rc};
+use std::{cell::OnceCell, ops::Range, rc::Rc};
 
 /// A request that an endpoint got.
 pub struct Sent {
@@ -29,14 +29,12 @@ pub struct Sent {
     pub head: Option<ResponseHead>,
     /// What was read of its body.
     pub chunks: Vec<Rc<[u8]>>,
-    /// Its body went to the client by itself.
-    pub piped: bool,
 }
 
 impl Sent {
     /// A request that goes out now.
     pub const fn new(endpoint: String, at: u64, request: Request) -> Self {
-        Self { endpoint, at, request, over_at: None, aborted: false, head: None, chunks: Vec::new(), piped: false }
+        Self { endpoint, at, request, over_at: None, aborted: false, head: None, chunks: Vec::new() }
     }
 }
 
@@ -54,6 +52,8 @@ pub struct Record {
     pub head_at: u64,
     /// Every piece of the body, and when the client was given it.
     pub pieces: Vec<(u64, Vec<u8>)>,
+    /// Those of them that a pipe brought.
+    pub piped: Option<Range<usize>>,
     /// The body was broken off.
     pub broken: bool,
     /// The client did not take everything at once.
@@ -91,6 +91,7 @@ impl Record {
             head: None,
             head_at: 0,
             pieces: Vec::new(),
+            piped: None,
             broken: false,
             slow: false,
             upload_ms: 0,

@@ -77,7 +77,6 @@ impl Wire {
         let Flows::Read(steps) = &mut self.flows else { panic!("piped twice") };
         let flow = Flow::new(std::mem::take(steps), rest_ms);
         self.flows = Flows::Piped(Rc::clone(&flow));
-        self.world.borrow_mut().requests[self.number].piped = true;
         flow
     }
 }

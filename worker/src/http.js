@@ -12,7 +12,10 @@ globalThis.queueMicrotask = (task) => {
 /** Between the parts of a text; no field can hold one. */
 const SEPARATOR = '\0';
 
-/** An announced length up to which an answer that does not stream is read in one go. */
+/**
+ * An announced length up to which an answer that does not stream is read in one go: half the cost of reading it chunk
+ * by chunk. To the core it is one chunk, so such a body may take `idle_ms` in all.
+ */
 const SHORT_BYTES = 65_536;
 
 /** A client's request, but for its body: the method, the URL, then its fields. */
@@ -72,8 +75,8 @@ export class Exchange {
     const response = await (service === undefined ? fetch(url, init) : service.fetch(url, init));
     const { status, headers, body } = response;
     const length = Number(headers.get('content-length'));
-    const streams = headers.get('content-type')?.startsWith('text/event-stream');
-    if (length > 0 && length <= SHORT_BYTES && !streams) {
+    const mayGrow = headers.has('content-encoding') || headers.get('content-type')?.startsWith('text/event-stream');
+    if (length > 0 && length <= SHORT_BYTES && !mayGrow) {
       this.#short = response;
     } else {
       this.#body = body;

@@ -99,8 +99,9 @@ impl Promises {
         self.see_requests(state, record);
         self.see_chunks(state, record);
         self.see_failures(state, record);
-        if !is_piped(&state.requests) {
-            self.see_pieces(state, record);
+        match &record.piped {
+            Some(piped) => check_own_words(&record.pieces[piped.end..]),
+            None => self.see_pieces(state, record),
         }
         self.check_bounds(state, record);
         self.check_timers(state, record);
@@ -278,7 +279,7 @@ impl Promises {
             assert!(over || state.taking.count > 0, "the call goes on (late {late}, client gone {gone})");
         }
         let Some((attempt, sent)) = self.attempts.last().zip(state.requests.last()) else { return };
-        if sent.over_at.is_some() || state.taking.count > 0 || sent.piped {
+        if sent.over_at.is_some() || state.taking.count > 0 || record.piped.is_some() {
             return;
         }
         let Attempt { plain, .. } = attempt;
@@ -320,7 +321,7 @@ impl Promises {
                 Some(_) => {
                     let silence = now - self.served_at.max(record.head_at).max(state.taking.changed_at);
                     let whole = self.attempts.last().is_some_and(|attempt| attempt.plain.whole || attempt.plain.odd);
-                    let piped = is_piped(&state.requests);
+                    let piped = record.piped.is_some();
                     assert!(whole || piped || silence <= policy.keepalive_ms, "no byte for {silence} ms");
                 }
             }
@@ -366,7 +367,7 @@ impl Promises {
         if outcome != "ok" || record.untaken || record.gone {
             return;
         }
-        if sent.piped {
+        if record.piped.is_some() {
             assert!(plain.whole || plain.odd, "ok, of half a stream");
             return;
         }
@@ -383,10 +384,12 @@ impl Promises {
     }
 }
 
-/// Whether the client gets the answer by a pipe: what goes on then is the endpoint's own, and
-/// `Record::check` reads what was said behind it.
-fn is_piped(requests: &[Sent]) -> bool {
-    requests.last().is_some_and(|sent| sent.piped)
+/// Behind what a pipe brought stand Fairlead's own words, and nothing of the endpoint's.
+fn check_own_words(pieces: &[(u64, Vec<u8>)]) {
+    for (_, piece) in pieces {
+        let is_error = text(piece).contains(r#""error":{"#) && text(piece).contains(r#""code":"#);
+        assert!(is_error || piece == DONE || piece == b"\n\n", "not the endpoint's: {}", text(piece));
+    }
 }
 
 /// Whether the answer to this request is an event stream to the core.

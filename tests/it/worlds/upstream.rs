@@ -217,8 +217,14 @@ fn stream(dice: &mut Dice, asked: Asked, fault: &str) -> Script {
         }
         "malformed" => {
             let text = &mut parts[after].text;
-            text.truncate(text.len() / 2);
-            text.extend_from_slice(b"\n\n");
+            let inside = text.windows(3).rposition(|bytes| bytes == b"\":\"").filter(|_| dice.one_in(2));
+            if let Some(at) = inside {
+                let damage = dice.pick(&[&b"\x01"[..], b"\\x", b"\""]);
+                text.splice(at + 3..at + 3, damage.iter().copied());
+            } else {
+                text.truncate(text.len() / 2);
+                text.extend_from_slice(b"\n\n");
+            }
         }
         "huge-event" => {
             let bytes = if dice.one_in(40) { 1 << 20 } else { 5000 };
