@@ -29,7 +29,12 @@ export const CONTESTANTS = [
   {
     name: 'steps', main: 'bench/workers/steps.js',
     does: 'the steps that Fairlead takes for a whole answer, in plain JavaScript: a request of its own that can be '
-      + 'aborted, an answer read chunk by chunk, a line in the log.',
+      + 'aborted, an answer held until it is whole, a line in the log.',
+  },
+  {
+    name: 'unheld', main: 'bench/workers/unheld.js',
+    does: 'the same steps, but the answer goes on without being held: what Fairlead could reach for answers that '
+      + 'nobody has to check.',
   },
   {
     name: 'fairlead', main: 'worker/build/index.js', wasm: 'worker/build/index_bg.wasm', policy: {},

@@ -11,7 +11,7 @@ import { judge } from './targets.mjs';
 
 /** Who is set against whom. */
 const PAIRS = [
-  ['pump', 'pass-through'], ['steps', 'pump'], ['fairlead', 'pass-through'], ['fairlead', 'pump'],
+  ['pump', 'pass-through'], ['steps', 'pump'], ['unheld', 'pump'], ['fairlead', 'pass-through'], ['fairlead', 'pump'],
   ['fairlead', 'pull'], ['fairlead', 'steps'], ['fairlead native', 'pass-through'], ['fairlead native', 'pump'],
 ];
 

@@ -28,7 +28,7 @@ const beside = { label: 'the rig beside it, % of a core', digits: 0, isAbsolute:
 export const WORKLOADS = {
   whole: {
     title: `Answers that do not stream, ${CONNECTIONS} connections`,
-    who: ['direct', 'pass-through', 'pump', 'steps', 'fairlead'],
+    who: ['direct', 'pass-through', 'pump', 'steps', 'unheld', 'fairlead'],
     figures: {
       rate: { label: 'requests per second', higherIsBetter: true, digits: 0 },
       p50: { label: 'latency p50, ms', digits: 2 },
