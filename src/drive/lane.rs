@@ -55,9 +55,12 @@ impl<R: Runtime> Body<R> {
     pub fn look(&mut self, now: Instant, chunk: R::Chunk, waited_ms: u64) -> bool {
         self.call.excuse(waited_ms);
         self.take_in_at(now, Received::Chunk(chunk));
-        let armed = self.timer.as_ref().map(|(armed, _)| *armed);
-        let due = self.call.poll_timeout();
-        let in_time = due.is_some_and(|due| armed.is_some_and(|armed| armed <= due));
+        let Some(due) = self.call.poll_timeout() else {
+            // The client may still be busy with a comment: no endpoint works until it has taken it.
+            self.exchanges.clear();
+            return false;
+        };
+        let in_time = self.timer.as_ref().is_some_and(|(armed, _)| *armed <= due);
         in_time && self.call.take_whole_slice(self.length)
     }
 

@@ -99,3 +99,12 @@ fn a_leave_behind_the_last_byte_changes_nothing() {
         .policy(json!({ "backoff": { "base_ms": 0 } }));
     assert_eq!(record.leaves(5).run(chat()).outcome(), "upstream_unreachable");
 }
+
+#[test]
+fn an_endpoint_that_fails_while_the_client_takes_a_comment_is_let_go_at_once() {
+    let script = [opened(), role(), says("Well, "), wait(6000), engine_error(), for_ever(10, ": on\n\n")].concat();
+    // The first two pieces are the role and the content, the third is the comment.
+    let record = World::new().takes(10_000).every(3).endpoint("a", [script]).run(chat());
+    assert_eq!((record.keepalives(), record.requests[0].over_at), (vec![5000], Some(6000)));
+    assert_eq!((record.outcome(), record.ended_at), ("stream_interrupted", 15_000));
+}
