@@ -357,8 +357,8 @@ impl Promises {
     }
 
     /// The call is over.
-    pub fn check_end(&self, record: &Record) {
-        let Some((Attempt { plain, .. }, sent)) = self.attempts.last().zip(record.requests.last()) else { return };
+    pub fn check_end(&mut self, record: &Record) {
+        let Some((Attempt { plain, .. }, sent)) = self.attempts.last_mut().zip(record.requests.last()) else { return };
         let outcome = record.outcome();
         let streamed = streams(sent, record);
         if streamed && plain.whole && !plain.failed && !plain.odd && !too_long(plain) {
@@ -368,9 +368,12 @@ impl Promises {
             return;
         }
         if record.piped.is_some() {
+            // An event that was cut is ended by a blank line, and then counts.
+            plain.grow(b"\n\n");
             assert!(plain.whole || plain.odd, "ok, of half a stream");
             return;
         }
+        let Some(Attempt { plain, .. }) = self.attempts.last() else { return };
         let cursor = self.shown.expect("an answer was shown");
         if streamed {
             assert!(plain.whole || plain.odd, "ok, of half a stream");
