@@ -48,8 +48,8 @@ export const CONTESTANTS = [
   },
 ];
 
-/** wrangler.toml's; with it a Worker hears that its client has left. */
-const COMPATIBILITY_DATE = '2026-11-17';
+/** With it a Worker hears that its client has left. */
+const [, COMPATIBILITY_DATE] = /^compatibility_date = "(.+)"/m.exec(readFileSync(join(root, 'wrangler.toml'), 'utf8'));
 
 /**
  * Starts one, and resolves to its port, what its process costs, and the ways to end it and to start another.
@@ -134,6 +134,7 @@ function coldManifest(contestant) {
   const [js, wasm] = files(contestant);
   const modules = {
     'index.js': { type: 'esm', contents: readFileSync(join(root, 'bench/workers/cold.js'), 'utf8') },
+    'date.txt': { type: 'text', contents: COMPATIBILITY_DATE },
     'subject.js.txt': { type: 'text', contents: js.toString() },
     'subject.wasm.bin': { type: 'data', contents: wasm ?? new Uint8Array() },
   };

@@ -49,9 +49,13 @@ enum Kind {
     Tool,
     /// Text of which every character is escaped.
     Escapes,
+    /// The text of two choices in turn.
+    Two,
+    /// The text, and its probability.
+    Logprobs,
 }
 
-const KINDS: [Kind; 4] = [Kind::Text, Kind::Usage, Kind::Tool, Kind::Escapes];
+const KINDS: [Kind; 6] = [Kind::Text, Kind::Tool, Kind::Escapes, Kind::Two, Kind::Usage, Kind::Logprobs];
 
 /// A stream as vLLM 0.32 sends it, event by event: a role, content, a `finish_reason`, the token
 /// counts, `[DONE]`.
@@ -71,6 +75,17 @@ fn events(kind: Kind) -> Vec<Vec<u8>> {
             event(&format!(r#"{{"tool_calls":[{{"index":0,"function":{{"arguments":"{index}"}}}}]}}"#), "null", "")
         }
         Kind::Escapes => event(r#"{"content":"\n\n\u00e4\"\\"}"#, "null", ""),
+        Kind::Two => {
+            let event = event(&format!(r#"{{"content":" token {index}"}}"#), "null", "");
+            String::from_utf8(event).unwrap().replace(r#""index":0"#, &format!(r#""index":{}"#, index % 2)).into_bytes()
+        }
+        Kind::Logprobs => {
+            let event = event(&format!(r#"{{"content":" token {index}"}}"#), "null", "");
+            let logprobs = format!(
+                r#""logprobs":{{"content":[{{"token":" token {index}","logprob":-0.{index},"bytes":[32],"top_logprobs":[]}}]}}"#
+            );
+            String::from_utf8(event).unwrap().replace(r#""logprobs":null"#, &logprobs).into_bytes()
+        }
     };
     let mut events = vec![event(r#"{"role":"assistant","content":""}"#, "null", "")];
     events.extend((0..EVENTS - 4).map(token));

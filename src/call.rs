@@ -318,6 +318,11 @@ impl Call {
     }
 
     fn emit(&mut self, now: Instant, emit: Emit) {
+        let emit = match emit {
+            // What has gone out unseen may end inside an event.
+            Emit::Bytes(bytes) if self.piped => Emit::Bytes([BLANK_LINE, &bytes].concat()),
+            emit => emit,
+        };
         let length = match &emit {
             Emit::Bytes(bytes) => bytes.len(),
             Emit::Slice(range) => range.len(),
@@ -503,9 +508,6 @@ impl Call {
             self.commit(now, error.code.status(), headers);
             self.emit(now, Emit::Bytes(error.body(dialect)));
         } else if self.order.ask.stream {
-            if self.piped {
-                self.emit(now, Emit::Bytes(BLANK_LINE.to_vec()));
-            }
             self.emit(now, Emit::Bytes(error.event(dialect)));
         } else {
             // Half of an answer that does not stream has gone out, which nothing but a broken
@@ -531,6 +533,7 @@ impl Call {
             first_content_ms: self.first_content.map(|at| at.since(self.order.arrived)),
             total_ms: now.since(self.order.arrived),
             bytes: self.bytes,
+            native: self.piped,
             events: counts.events,
             malformed: counts.malformed,
             prompt_tokens: counts.usage.prompt_tokens,

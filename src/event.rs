@@ -47,6 +47,8 @@ pub enum Event {
         total_ms: u64,
         /// Bytes sent to the client.
         bytes: u64,
+        /// Whether they went by the platform's own pipe once content flowed.
+        native: bool,
         /// Events of the answering stream.
         events: u64,
         /// Events dropped because they were malformed.

@@ -87,9 +87,12 @@ pub struct Proof {
     finished: BTreeSet<usize>,
     closed: bool,
     usage: Usage,
-    /// The newest event with nothing but content.
-    pattern: Pattern,
+    /// The newest events with nothing but content, by choice.
+    patterns: [Pattern; PATTERNS],
 }
+
+/// Choices that are told apart when tokens are compared; further ones share.
+const PATTERNS: usize = 4;
 
 impl Proof {
     /// Of a stream that must finish this many choices (only chat and completions have several).
@@ -100,7 +103,7 @@ impl Proof {
             finished: BTreeSet::new(),
             closed: false,
             usage: Usage::default(),
-            pattern: Pattern::default(),
+            patterns: Default::default(),
         }
     }
 
@@ -124,7 +127,7 @@ impl Proof {
 
     /// Takes in one event.
     pub fn observe(&mut self, event: &Fields<'_>) -> Seen {
-        if self.pattern.fits(&event.data) {
+        if self.patterns.iter().any(|pattern| pattern.fits(&event.data)) {
             return Seen::Content;
         }
         if *event.data == *b"[DONE]" {
@@ -151,11 +154,17 @@ impl Proof {
         if aborted {
             return Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
         }
-        if let Some(text) = text.filter(|_| finished.is_empty() && chunk.usage.is_none()) {
-            self.pattern.learn(data, text.get());
+        if let Some((index, text)) = text.filter(|_| finished.is_empty() && chunk.usage.is_none()) {
+            self.learn(index, data, text);
         }
         self.finished.extend(finished.into_iter().filter(|index| *index < self.choices));
         if content { Seen::Content } else { Seen::Nothing }
+    }
+
+    fn learn(&mut self, index: usize, event: &[u8], text: &RawValue) {
+        if let Some(pattern) = self.patterns.get_mut(index % PATTERNS) {
+            pattern.learn(event, text.get());
+        }
     }
 
     fn observe_named(&mut self, data: &[u8]) -> Seen {
@@ -179,8 +188,8 @@ impl Proof {
                 Seen::Nothing
             }
             "content_block_delta" => {
-                if let Some(text) = event.delta.and_then(BlockDelta::text) {
-                    self.pattern.learn(data, text.get());
+                if let Some(text) = event.delta.and_then(BlockDelta::text).filter(|_| told.is_none()) {
+                    self.learn(0, data, text);
                 }
                 Seen::Content
             }
@@ -281,8 +290,8 @@ fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D:
 struct Choices<'a> {
     /// One of them holds something to read.
     content: bool,
-    /// Where that is a single string.
-    text: Option<&'a RawValue>,
+    /// Where that is a single string: of which choice, and the string.
+    text: Option<(usize, &'a RawValue)>,
     /// Those that end here. Empty, hence without an allocation, in every event but the last ones.
     finished: Vec<usize>,
     /// One of them was given up by the endpoint.
@@ -309,7 +318,7 @@ impl<'de> Visitor<'de> for ChoicesVisitor {
         while let Some(choice) = items.next_element::<Choice>()? {
             let delta = choice.delta.unwrap_or_default();
             choices.content |= choice.text.is_some_and(is_content) || delta.has_content();
-            choices.text = choice.text.or_else(|| delta.text());
+            choices.text = choice.text.or_else(|| delta.text()).map(|text| (choice.index.unwrap_or_default(), text));
             match choice.finish_reason.as_ref().map(|Text(reason)| &**reason) {
                 // Some servers send an empty one with every event.
                 None | Some("") => {}

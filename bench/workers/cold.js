@@ -1,5 +1,6 @@
 // Gives every request to an isolate of its own, made for it, as the platform does at a cold start.
 
+import compatibilityDate from './date.txt';
 import main from './subject.js.txt';
 import wasm from './subject.wasm.bin';
 
@@ -11,7 +12,7 @@ export default {
   fetch(request, { LOADER, ...env }) {
     count += 1;
     const isolate = LOADER.get(`${count}`, () => ({
-      compatibilityDate: '2026-11-17', mainModule: 'index.js', modules, env,
+      compatibilityDate, mainModule: 'index.js', modules, env,
     }));
     return isolate.getEntrypoint().fetch(request);
   },

@@ -212,7 +212,8 @@ impl Attempt {
         }
         let seen = self.on_chunk(now, BLANK_LINE, out);
         out.clear();
-        out.push(Emit::Bytes(BLANK_LINE.to_vec()));
+        // The blank line itself, which everything begins with that is said behind a pipe.
+        out.push(Emit::Bytes(Vec::new()));
         seen
     }
 

@@ -60,7 +60,7 @@ impl Call {
         possible.then(|| self.limits.rest_ms())
     }
 
-    /// What arrives from now on has gone out already.
+    /// What arrives from now on goes out by itself. Whatever else is said begins with a blank line.
     pub const fn pipe(&mut self) {
         self.piped = true;
         self.client.on_pipe();

@@ -8,13 +8,15 @@
 //!    resting between two of them; its end follows its last batch.
 //! 2. [`Body::poll_next`] is polled as ever. It takes the batches in and keeps the timers; it
 //!    gives a piece only when there is something to say that the endpoint did not: the `[DONE]`
-//!    that it owes, or an error. Then the pipe is over, and the host writes the piece behind it.
+//!    that it owes, or an error. The core is ahead of a slow client then: the host lets the client
+//!    take what has come ([`Body::poll_deliver`]), and writes the piece behind it. An exchange that
+//!    is dropped ends the request, not the way of what has come of it.
 //! 3. A client that cannot be written to has left: [`Body::leave`].
 //!
-//! What is lost against looking first: damaged events go on, what an endpoint says wrong at the
-//! very end reaches the client as it is, and a silence in the middle has no comments in it, so that
-//! a client which leaves meanwhile is noticed with the next bytes or when the silence has lasted
-//! too long.
+//! What is lost against looking first: what is wrong has reached the client when it is found, so
+//! whatever is said behind it begins with a blank line; a silence in the middle has no comments in
+//! it, so that a client which leaves meanwhile is noticed with the next bytes or when the silence
+//! has lasted too long; and a timer does not know what came since the last look.
 
 use super::Body;
 use crate::runtime::Runtime;

@@ -9,6 +9,9 @@
 use crate::json::place_of;
 use std::ops::Range;
 
+/// Longer events are no tokens, and not worth the memory.
+const MAX_EVENT: usize = 8192;
+
 /// An event with content, and where its text stands.
 #[derive(Debug, Default)]
 pub(super) struct Pattern {
@@ -20,6 +23,9 @@ impl Pattern {
     /// Keeps an event whose only content is `text`, a JSON string inside of it.
     pub(super) fn learn(&mut self, event: &[u8], text: &str) {
         self.event.clear();
+        if event.len() > MAX_EVENT {
+            return;
+        }
         if let Some(text) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
             self.event.extend_from_slice(event);
             self.text = place_of(text, event);

@@ -153,7 +153,11 @@ impl Default for Takes {
 impl Takes {
     /// Takes the latest piece of the record.
     fn take(self, host: &Host, stops: bool, record: &RefCell<Record>) -> Nap {
-        let is_slow = record.borrow().pieces.len().is_multiple_of(self.every);
-        host.nap(if is_slow { self.ms } else { 0 }, self.breaks_at, stops)
+        host.nap(self.time_for(&record.borrow()), self.breaks_at, stops)
+    }
+
+    /// How long it takes over the latest piece.
+    pub const fn time_for(self, record: &Record) -> u64 {
+        if record.pieces.len().is_multiple_of(self.every) { self.ms } else { 0 }
     }
 }

@@ -187,6 +187,44 @@ fn a_client_that_leaves_ends_the_endpoints_work() {
 }
 
 #[test]
+fn a_client_that_is_behind_gets_all_of_it_and_then_what_is_said_behind_it() {
+    let flow = |ending: Script| [flowing(), times(200, [wait(1), says("on ")].concat()), ending].concat();
+    let run = |ending: Script| native(json!({})).takes(40).endpoint("a", [flow(ending)]).run(chat());
+    let endings = [
+        ("ok", [finishes("stop"), done(), end()].concat()),
+        ("ok", [finishes("stop"), end()].concat()),
+        ("ok", [finishes("stop"), done()].concat()),
+        ("ok", finishes("stop")),
+        ("stream_interrupted", reset()),
+        ("stream_interrupted", [engine_error(), done(), end()].concat()),
+    ];
+    for (outcome, ending) in endings {
+        let record = run(ending.clone());
+        assert_eq!(record.outcome(), outcome, "{ending:?}");
+        assert!(record.body().starts_with(&body_of(&flow(ending.clone()))), "{ending:?}");
+        assert_eq!(record.error().is_some(), outcome != "ok");
+        assert_eq!(record.text().matches("[DONE]").count(), 1 - usize::from(matches!(ending[..], [Step::Reset])));
+        assert!(record.requests[0].over_at.unwrap() < 2000 && record.pieces.last().unwrap().0 > 8000);
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_waited_for_until_the_deadline() {
+    let script = [flowing(), says("on"), says("on"), finishes("stop"), done(), end()].concat();
+    let world = native(json!({ "deadline_ms": 5000 })).takes(4000).endpoint("a", [script]);
+    let record = world.run(chat());
+    assert!(record.untaken && record.ended_at <= 6000, "{}", record.ended_at);
+}
+
+#[test]
+fn more_than_can_be_looked_at_at_a_time_is_looked_at_without_rest() {
+    let much = says(&"x".repeat(20_000));
+    let script = [flowing(), times(400, [wait(10), much].concat()), finishes("stop"), done(), end()].concat();
+    let record = native(json!({ "deadline_ms": 4500 })).endpoint("a", [script]).run(chat());
+    assert_eq!(record.outcome(), "ok");
+}
+
+#[test]
 fn answers_that_do_not_stream_are_still_whole_or_nothing() {
     let body = answer("Yes.");
     let cut = [head(200, &[("content-type", "application/json")]), raw(&body[..20]), end()].concat();

@@ -203,6 +203,7 @@ fn the_last_fact_tells_what_the_stream_came_to() {
             first_content_ms: Some(120),
             total_ms: 125,
             bytes: capture.body().len() as u64,
+            native: false,
             events: 7,
             malformed: 0,
             prompt_tokens: Some(7),

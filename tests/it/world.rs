@@ -409,6 +409,11 @@ impl Host {
         Nap { world: Rc::clone(&self.0), until: now + ms, breaks_at, stops }
     }
 
+    /// The client is taking something, until this is dropped.
+    pub fn taking(&self) -> Nap {
+        self.nap(0, None, false)
+    }
+
     /// Polls to the end, letting the time pass whenever there is nothing to do; or drops the future.
     fn run(&self, future: impl Future<Output = ()>, cancelled_at: Option<u64>, watch: &mut dyn FnMut(&State)) {
         let mut future = pin!(future);

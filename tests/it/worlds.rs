@@ -71,6 +71,11 @@ fn whatever_happens_every_call_keeps_its_promises() {
         "upstream_rejected_key",
         "upstream_404",
         "cancelled",
+        "native ok",
+        "native client_gone",
+        "native deadline_exceeded",
+        "native stream_interrupted",
+        "native upstream_timeout",
     ] {
         assert!(tally.get(outcome).is_some_and(|count| *count >= 10), "{outcome} in {tally:?}");
     }
@@ -127,7 +132,10 @@ fn run(seeds: Range<u64>) -> Result<Tally, (u64, Broken)> {
             }
             let count = |call: &Call, record: &Record| {
                 let outcome = if record.is_over() { record.outcome() } else { "cancelled" };
-                for name in call.faults().map(|fault| format!("fault {fault}")).chain([outcome.to_owned()]) {
+                let native =
+                    record.piped.iter().filter(|pieces| !pieces.is_empty()).map(|_| format!("native {outcome}"));
+                let faults = call.faults().map(|fault| format!("fault {fault}"));
+                for name in faults.chain(native).chain([outcome.to_owned()]) {
                     *tally.entry(name).or_default() += 1;
                 }
             };

@@ -3,7 +3,8 @@
 
 import { Pipe } from './pipe.js';
 
-// workerd's own takes some 10 µs, at each turn of a wasm future; a reaction to a promise that is settled takes one.
+// wasm-bindgen-futures asks for a microtask at each turn of a future, and in workerd 1.20261117 each costs some 10 µs:
+// 25 of the 660 µs of a request that is not streamed. A reaction to a settled promise is one, too, and costs one.
 const settled = Promise.resolve();
 globalThis.queueMicrotask = (task) => {
   settled.then(task);
@@ -61,13 +62,12 @@ export class Exchange {
   /** Lets the body go by the platform's own pipe; nothing may be being read from it, nor written by the writer. */
   pipe(writer, writable, restMs) {
     this.#reader.releaseLock();
-    writer.releaseLock();
-    this.#pipe = new Pipe(this.#body, writable, restMs);
+    this.#pipe = new Pipe(this.#body, writer, writable, restMs);
     return this.#pipe;
   }
 
+  /** Ends the request. What a pipe has of its answer still goes on. */
   abort() {
-    this.#pipe?.stop();
     this.#controller.abort();
   }
 

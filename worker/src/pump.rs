@@ -192,14 +192,15 @@ impl Pump {
             self.body.borrow_mut().poll_next(context).map(Ok)
         })
         .await;
-        pipe.stop();
         let Ok(next) = next else {
             self.body.borrow_mut().leave();
             return false;
         };
         if settled.is_none() {
-            let mut freed = pin!(async { over.await.is_ok_and(|takes_bytes| takes_bytes.is_truthy()) });
-            if !poll_fn(|context| self.body.borrow_mut().poll_deliver(context, freed.as_mut())).await {
+            // The client may be behind: what is to be said comes behind all that it has not taken yet.
+            let mut taken = pin!(async { over.await.is_ok_and(|takes_bytes| takes_bytes.is_truthy()) });
+            if !poll_fn(|context| self.body.borrow_mut().poll_deliver(context, taken.as_mut())).await {
+                pipe.stop();
                 return false;
             }
         }

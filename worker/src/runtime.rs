@@ -38,8 +38,13 @@ extern "C" {
     fn read(this: &JsExchange) -> Promise;
     #[wasm_bindgen(method, getter)]
     fn reader(this: &JsExchange) -> Option<ReadableStreamDefaultReader>;
-    #[wasm_bindgen(method)]
-    fn pipe(this: &JsExchange, writer: &WritableStreamDefaultWriter, writable: &WritableStream, rest_ms: f64) -> Pipe;
+    #[wasm_bindgen(method, catch)]
+    fn pipe(
+        this: &JsExchange,
+        writer: &WritableStreamDefaultWriter,
+        writable: &WritableStream,
+        rest_ms: f64,
+    ) -> Result<Pipe, JsValue>;
     #[wasm_bindgen(method)]
     fn abort(this: &JsExchange);
 }
@@ -191,7 +196,7 @@ impl Fetch {
         writable: &WritableStream,
         rest_ms: u64,
     ) -> Option<Pipe> {
-        self.idle_reader().map(|_| self.exchange.pipe(writer, writable, rest_ms as f64))
+        self.idle_reader().and_then(|_| self.exchange.pipe(writer, writable, rest_ms as f64).ok())
     }
 }
 
