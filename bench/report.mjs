@@ -28,15 +28,16 @@ export function conditions() {
  * The page for the repository.
  * @param results by workload, { title, figures, who, rounds: [{ [contestant]: { [figure]: number } }] }
  * @param reads by kind of stream, how many reads each of some streams came in
+ * @param core the core by itself, where it was measured
  */
-export function page({ command, date, under, results, reads }) {
+export function page({ command, date, under, results, reads, core }) {
   return `# Results of the bench
 
 \`${command}\`, ${date}: ${under}
 
 ## Targets
 
-${markdown([['', 'measured', 'target', ''], ...judge(results).map(verdict)])}
+${markdown([['', 'measured', 'target', ''], ...judge(results).map(verdict), ...(core?.verdicts ?? [])])}
 
 ![The figures below as bars](results.svg)
 
@@ -54,7 +55,7 @@ ${ratios(results)}
 They are taken within a round, so that what slowed one round down is on both sides. They hold from machine to machine,
 which the absolute figures do not.
 
-## Who takes part
+${core ? byItself(core) : ''}## Who takes part
 
 ${CONTESTANTS.map(({ name, does }) => `- **${name}** is ${does}`).join('\n')}
 
@@ -67,6 +68,7 @@ ${CONTESTANTS.map(({ name, does }) => `- **${name}** is ${does}`).join('\n')}
   without one, and *the rig beside it* how busy both were, together, while a Worker was as fast as it could be.
 - **An event is a chunk of its own** for a Worker that reads: a stream of ${EVENTS} events came in
   ${readings(reads.paced)} reads where it is paced, and in ${readings(reads.burst)} where it is not.
+- **A stream that is not paced** is over before \`native\` takes its first look: the figure is its price per stream.
 - **Latencies** contain the upstream, the clients and the kernel, which are the same for all.
 - **Memory** is what the process has for itself alone (the private pages of \`smaps_rollup\`), once it no longer moves.
   For each measure there is a new process, which has carried 50 short streams before.
@@ -74,6 +76,18 @@ ${CONTESTANTS.map(({ name, does }) => `- **${name}** is ${does}`).join('\n')}
   Worker asks a Worker Loader for an isolate that is made for this request. Parsing, compiling and instantiating are
   part of it. The first request to a new workerd would show none of that: workerd does it before it listens.
 - **What is uploaded** is the sum of the Worker's modules, each gzipped.
+`;
+}
+
+function byItself({ rows: benches }) {
+  return `## The core by itself
+
+\`cargo bench\`: the machines natively, without a Worker around them. Tokens that differ only in their text are
+compared; others (\`Usage\`, \`Logprobs\`) are parsed. Neither allocates, but for \`Logprobs\`, where the parser needs a
+small stack for each event: \`tests/allocations.rs\`.
+
+${markdown([['', 'median', 'throughput'], ...benches.map(({ name, median, throughput }) => [name, median, throughput])])}
+
 `;
 }
 

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Failure, main, root, step } from '../scripts/process.mjs';
 import { CONTESTANTS, countReads, start } from './contestants.mjs';
+import { benchCore } from './core.mjs';
 import { plot } from './plot.mjs';
 import { openFilesLimit } from './proc.mjs';
 import { conditions, page } from './report.mjs';
@@ -38,6 +39,7 @@ await main(async () => {
   const command = ['npm run bench', ...(options.length > 0 ? ['--', ...options] : [])].join(' ');
   const under = conditions();
 
+  const core = quick || only ? undefined : benchCore();
   await buildRig();
   step('Benchmarking', quick ? '70 s' : '7 minutes');
   const upstream = await startUpstream();
@@ -51,7 +53,7 @@ await main(async () => {
       paced: await countReads('paced', AT_A_TIME, upstream.port),
       burst: await countReads('burst', CONNECTIONS, upstream.port),
     };
-    const text = page({ command, date, under, results, reads });
+    const text = page({ command, date, under, results, reads, core });
     console.log(`\n${text}`);
     if (!quick && !only) {
       writeFileSync(join(root, 'bench/RESULTS.md'), text);

@@ -78,7 +78,8 @@ pub async fn pump(
     let end = if pump.run(first).await {
         pump.writer.close()
     } else {
-        // For the platform's log; the client, if it is still there, sees its connection break.
+        // For the platform's log; the client, if it is still there, sees its connection break. A pipe that was
+        // stopped has broken it already.
         let reason = js_sys::Error::new("The answer could not be brought to its end.");
         pump.writer.abort_with_reason(&reason)
     };

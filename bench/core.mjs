@@ -1,0 +1,57 @@
+// The core by itself, natively: `cargo bench` as rows of a table, with what it is to reach.
+
+import { Failure, capture, step } from '../scripts/process.mjs';
+
+/** What the words of `bench/core.rs` are to come to: bytes a second, or nanoseconds. */
+const TARGETS = [
+  {
+    name: 'decoder/Text', what: 'the core natively: decoder, 240-byte events', target: '≥ 1 GB/s', shown: 'throughput',
+    met: ({ rate }) => rate >= 1e9,
+  },
+  {
+    name: 'call/Text', what: 'the core natively: a streamed call of 300 events', target: '< 100 µs', shown: 'median',
+    met: ({ ns }) => ns < 1e5,
+  },
+];
+
+const UNITS = {
+  ns: 1, 'µs': 1e3, ms: 1e6, s: 1e9, 'B/s': 1, 'KB/s': 1e3, 'MB/s': 1e6, 'GB/s': 1e9,
+};
+
+/** Runs it, and returns its rows { name, median, throughput, ns, rate } and its verdicts. */
+export function benchCore() {
+  step('Benchmarking the core', '1 to 2 minutes');
+  const printed = capture('cargo', ['bench', '--quiet', '--bench', 'core']);
+  if (printed === undefined) throw new Failure('cargo bench has failed.');
+  const rows = read(printed);
+  const verdicts = TARGETS.map(({ name, what, target, met, shown }) => {
+    const row = rows.find((each) => each.name === name);
+    if (!row) throw new Failure(`cargo bench has no ${name}.`);
+    return [what, row[shown], target, met(row) ? 'met' : '**missed**'];
+  });
+  return { rows, verdicts };
+}
+
+/** A bench is a line of times below the line of its function; its throughput stands in the next line. Medians are third. */
+function read(printed) {
+  const rows = [];
+  let group = '';
+  for (const line of printed.split('\n').slice(1)) {
+    const [, depth, name] = /^([│ ]*)[├╰]─ (.+?) {2,}/.exec(line) ?? [];
+    const [, , median] = line.match(/[\d.]+ (ns|µs|ms|s)(?= )/g) ?? [];
+    const [, , throughput] = line.match(/[\d.]+ [KMG]?B\/s/g) ?? [];
+    if (name && median) {
+      rows.push({ name: depth ? `${group}/${name}` : name, median, throughput: '', ns: number(median) });
+    } else if (name) {
+      group = name;
+    } else if (throughput && rows.length > 0) {
+      Object.assign(rows.at(-1), { throughput, rate: number(throughput) });
+    }
+  }
+  return rows;
+}
+
+function number(text) {
+  const [value, unit] = text.split(' ');
+  return Number(value) * UNITS[unit];
+}
