@@ -57,6 +57,9 @@ pub struct Body<R: Runtime> {
     over: bool,
 }
 
+/// A timer that is armed early need not be armed anew for whatever comes up before a later one.
+const LONGEST_SLEEP_MS: u64 = 5000;
+
 /// How long behind its deadline a call waits for the client to take its last words.
 const LAST_WORDS_MS: u64 = 1000;
 
@@ -259,7 +262,8 @@ impl<R: Runtime> Body<R> {
                 return Poll::Ready(());
             }
             if self.timer.as_ref().is_none_or(|(armed, _)| *armed > at) {
-                self.timer = Some((at, self.runtime.sleep(now.until(at))));
+                let ms = now.until(at).min(LONGEST_SLEEP_MS);
+                self.timer = Some((now.after(ms), self.runtime.sleep(ms)));
             }
             let Some((_, sleep)) = &mut self.timer else { return Poll::Pending };
             match Pin::new(sleep).poll(context) {

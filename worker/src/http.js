@@ -35,6 +35,8 @@ export class Exchange {
   #body;
   #reader;
   #pipe;
+  /** The body has come to its end: there is nothing to abort. */
+  #ended = false;
 
   /** @param service the binding to fetch through; `undefined` for the public network */
   constructor(service, method, url, fields, body) {
@@ -66,9 +68,14 @@ export class Exchange {
     return this.#pipe;
   }
 
+  /** The body's reader has told the end. */
+  ended() {
+    this.#ended = true;
+  }
+
   /** Ends the request. What a pipe has of its answer still goes on. */
   abort() {
-    this.#controller.abort();
+    if (!this.#ended) this.#controller.abort();
   }
 
   async #send(service, url, init) {

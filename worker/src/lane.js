@@ -16,12 +16,13 @@ export class Lane {
   #interrupted = false;
 
   /**
-   * Carries chunks from `reader` to `writer` until `look` refuses one, or something ends.
-   * @param {ReadableStreamDefaultReader<Uint8Array>} reader
+   * Carries the chunks of `exchange` to `writer` until `look` refuses one, or something ends.
+   * @param {import('./http.js').Exchange} exchange
    * @param {WritableStreamDefaultWriter<Uint8Array>} writer
    * @param {(chunk: Uint8Array, length: number, now: number, waited: number) => boolean} look
    */
-  async run(reader, writer, look) {
+  async run(exchange, writer, look) {
+    const { reader } = exchange;
     for (;;) {
       let result;
       try {
@@ -29,7 +30,10 @@ export class Lane {
       } catch {
         return READ_FAILED;
       }
-      if (result.done) return ENDED;
+      if (result.done) {
+        exchange.ended();
+        return ENDED;
+      }
       // What wasm would have to ask for one by one goes along.
       const now = Date.now();
       if (!look(result.value, result.value.length, now, this.waited())) return FOR_NOW;

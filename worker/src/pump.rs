@@ -5,7 +5,7 @@
 //! writing it. Where the policy says so they travel in the platform's own pipe, `pipe.js`, and the
 //! core sees them later. Everything else, and all that is decided, stays here.
 
-use crate::runtime::{Fetch, JsChunk, Pipe, WorkerRuntime};
+use crate::runtime::{Fetch, JsChunk, JsExchange, Pipe, WorkerRuntime};
 use fairlead_core::{
     drive::{Body, Piece, Slow},
     runtime::Received,
@@ -21,7 +21,7 @@ use std::{
 };
 use wasm_bindgen::{JsValue, prelude::*};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{ReadableStreamDefaultReader, WritableStream, WritableStreamDefaultWriter};
+use web_sys::{WritableStream, WritableStreamDefaultWriter};
 
 #[wasm_bindgen(module = "/src/lane.js")]
 extern "C" {
@@ -29,12 +29,7 @@ extern "C" {
     #[wasm_bindgen(constructor)]
     fn new() -> Lane;
     #[wasm_bindgen(method)]
-    fn run(
-        this: &Lane,
-        reader: &ReadableStreamDefaultReader,
-        writer: &WritableStreamDefaultWriter,
-        look: &Look,
-    ) -> Promise;
+    fn run(this: &Lane, exchange: &JsExchange, writer: &WritableStreamDefaultWriter, look: &Look) -> Promise;
     #[wasm_bindgen(method)]
     fn waited(this: &Lane) -> f64;
     #[wasm_bindgen(method)]
@@ -115,9 +110,9 @@ impl Pump {
             {
                 return false;
             }
-            let reader = self.body.borrow_mut().steady().and_then(Fetch::idle_reader);
-            if let Some(reader) = reader
-                && let Some(whole) = self.carry(&lane, &reader, &look).await
+            let exchange = self.body.borrow_mut().steady().and_then(Fetch::idle);
+            if let Some(exchange) = exchange
+                && let Some(whole) = self.carry(&lane, &exchange, &look).await
             {
                 return whole;
             }
@@ -131,8 +126,8 @@ impl Pump {
 
     /// Lets the lane carry chunks for as long as it can. `None`: the next piece is to be asked
     /// for; else whether the body came to its end.
-    async fn carry(&self, lane: &Lane, reader: &ReadableStreamDefaultReader, look: &Look) -> Option<bool> {
-        let mut run = JsFuture::from(lane.run(reader, &self.writer, look));
+    async fn carry(&self, lane: &Lane, exchange: &JsExchange, look: &Look) -> Option<bool> {
+        let mut run = JsFuture::from(lane.run(exchange, &self.writer, look));
         let slow = || {
             let since = lane.interrupt();
             let since = (since > 0.0).then(|| Instant::from_millis(since as u64));

@@ -29,7 +29,8 @@ use worker::Env;
 extern "C" {
     /// One fetch, on JavaScript's side.
     #[wasm_bindgen(js_name = Exchange)]
-    type JsExchange;
+    #[derive(Clone)]
+    pub type JsExchange;
     #[wasm_bindgen(constructor, js_class = "Exchange")]
     fn new(service: &JsValue, method: &str, url: &str, fields: &str, body: &[u8]) -> JsExchange;
     #[wasm_bindgen(method, getter)]
@@ -180,12 +181,9 @@ impl Fetch {
         Self { exchange, state }
     }
 
-    /// The body's reader, while nothing is being read from it.
-    pub fn idle_reader(&mut self) -> Option<ReadableStreamDefaultReader> {
-        match self.state {
-            State::Open(None) => self.exchange.reader(),
-            _ => None,
-        }
+    /// The exchange, while its body is there to be read and nobody reads it.
+    pub fn idle(&mut self) -> Option<JsExchange> {
+        (matches!(self.state, State::Open(None)) && self.exchange.reader().is_some()).then(|| self.exchange.clone())
     }
 
     /// Lets the platform's own pipe bring the body to the client, while nothing is being read. The
@@ -196,7 +194,7 @@ impl Fetch {
         writable: &WritableStream,
         rest_ms: u64,
     ) -> Option<Pipe> {
-        self.idle_reader().and_then(|_| self.exchange.pipe(writer, writable, rest_ms as f64).ok())
+        self.idle().and_then(|exchange| exchange.pipe(writer, writable, rest_ms as f64).ok())
     }
 }
 
