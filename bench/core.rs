@@ -162,12 +162,12 @@ fn call(bencher: Bencher<'_, '_>, kind: Kind) {
         let mut call = Call::new(NOW, order, Rc::clone(&plan.fleet));
         let mut bytes = 0;
         take(&mut call);
-        call.handle_input(NOW, Input::Head { attempt: 1, head: stream_head() });
+        call.handle_input(NOW, Input::Head { exchange: 1, head: stream_head() });
         for chunk in black_box(&events) {
-            call.handle_input(NOW, Input::Chunk { attempt: 1, bytes: chunk });
+            call.handle_input(NOW, Input::Chunk { exchange: 1, bytes: chunk });
             bytes += take(&mut call);
         }
-        call.handle_input(NOW, Input::End { attempt: 1 });
+        call.handle_input(NOW, Input::End { exchange: 1 });
         assert_eq!(call.poll_timeout(), None);
         bytes + take(&mut call)
     });

@@ -22,6 +22,8 @@ pub struct Client {
     pub models: Option<Vec<String>>,
     /// Policies that may be asked for by `x-fairlead-policy`.
     pub policies: Vec<String>,
+    /// RunPod endpoints whose jobs it may submit and follow by itself.
+    pub runpod: Vec<String>,
 }
 
 impl Client {
@@ -62,12 +64,19 @@ mod tests {
     #[test]
     fn any_key_of_a_client_opens_and_no_other() {
         let clients = [
-            Client { name: "a".into(), keys: vec![hash_key("one"), hash_key("two")], models: None, policies: vec![] },
+            Client {
+                name: "a".into(),
+                keys: vec![hash_key("one"), hash_key("two")],
+                models: None,
+                policies: vec![],
+                runpod: vec![],
+            },
             Client {
                 name: "b".into(),
                 keys: vec![hash_key("three")],
                 models: Some(vec!["qwen".into()]),
                 policies: vec![],
+                runpod: vec![],
             },
         ];
         assert_eq!(find(&clients, "two").map(|client| client.name.as_str()), Some("a"));

@@ -35,6 +35,8 @@ pub enum Api {
     Tokenize,
     /// `/detokenize`
     Detokenize,
+    /// `/runpod/…`: a RunPod job of the client's own. See [`crate::native`].
+    Job,
 }
 
 /// How a stream speaks: which events prove it whole, and how it reports an error.
@@ -50,10 +52,12 @@ pub enum Dialect {
     Messages,
     /// Answers that never stream.
     Whole,
+    /// RunPod's JSON; as a stream, one event for each output.
+    Job,
 }
 
 impl Api {
-    /// Every route.
+    /// Every route of a server that speaks OpenAI's HTTP.
     pub const ALL: [Self; 14] = [
         Self::Chat,
         Self::Completions,
@@ -93,6 +97,7 @@ impl Api {
             Self::Classify => "/classify",
             Self::Tokenize => "/tokenize",
             Self::Detokenize => "/detokenize",
+            Self::Job => "/runpod",
         }
     }
 
@@ -103,6 +108,7 @@ impl Api {
             Self::Completions => Dialect::Completions,
             Self::Responses => Dialect::Responses,
             Self::Messages | Self::CountTokens => Dialect::Messages,
+            Self::Job => Dialect::Job,
             _ => Dialect::Whole,
         }
     }

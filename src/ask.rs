@@ -8,6 +8,7 @@ use crate::{
     error::{Code, Error},
     json::{place_of, read_object},
     message::Headers,
+    native::Errand,
 };
 use memchr::memmem;
 use serde::{Deserialize, de::IgnoredAny};
@@ -31,6 +32,8 @@ pub struct Ask {
     pub headers: Headers,
     /// The body as it came.
     pub body: Rc<[u8]>,
+    /// What is to be done with a job of the client's own.
+    pub errand: Option<Rc<Errand>>,
     /// Where the model's name stands in it, quotes included.
     model_at: Range<usize>,
 }
@@ -61,7 +64,22 @@ impl Ask {
             return Err(invalid("model", "`model` is empty. GET /v1/models lists the names that you may use."));
         }
         let stream = stream && api.streams();
-        Ok(Self { api, model, stream, choices, held_back, headers: forwarded, body, model_at })
+        Ok(Self { api, model, stream, choices, held_back, headers: forwarded, body, errand: None, model_at })
+    }
+
+    /// A request about a job of the client's own, at the endpoint of this name.
+    pub fn of_errand(endpoint: &str, errand: Errand, stream: bool, body: Rc<[u8]>) -> Self {
+        Self {
+            api: Api::Job,
+            model: endpoint.to_owned(),
+            stream,
+            choices: 1,
+            held_back: false,
+            headers: Headers::new(),
+            body,
+            errand: Some(Rc::new(errand)),
+            model_at: 0..0,
+        }
     }
 
     /// The body with another model's name in it.

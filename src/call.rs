@@ -1,9 +1,10 @@
 //! One call, from its arrival to its last byte, without any I/O.
 //!
 //! A host feeds [`Call::handle_input`] with what happened, then takes [`Call::poll_output`] until
-//! it is empty, and wakes the call at [`Call::poll_timeout`]. Several exchanges may be in flight;
-//! inputs and outputs name the attempt they belong to, and those of an attempt that is over are
-//! ignored.
+//! it is empty, and wakes the call at [`Call::poll_timeout`]. Several exchanges may be in flight, and
+//! an attempt at a job queue makes many, one behind another; inputs and outputs name the exchange
+//! they belong to, and those of one that is over are ignored. A job that nobody waits for any more
+//! comes out of [`Call::poll_settlement`].
 //!
 //! There are two points of no return. The first byte to the client spends the HTTP status; the
 //! first *content* spends failover, for from then on only the attempt it came from can go on. A
@@ -11,53 +12,57 @@
 
 mod attempt;
 mod flow;
+mod job;
 
 use crate::{
     ask::Ask,
-    classify::Failure,
-    config::Provider,
+    classify::{Failure, JobFailure},
+    config::{Mode, OnDeadline, Provider},
     deadline::{ClientTimers, Limits},
-    error::{Code, Error},
+    error::{Error, JobState},
     event::Event,
     explain::Story,
     fleet::Fleet,
     message::{Headers, Request, ResponseHead},
+    native,
     policy::Policy,
-    provider::vllm,
+    provider::{runpod, vllm},
     rng::Rng,
     route::{Next, Route},
-    settings::{Endpoint, Model},
+    settings::{Endpoint, Model, Target},
     time::Instant,
 };
 use attempt::{Attempt, BLANK_LINE};
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
+pub use job::Settlement;
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// An attempt's response has begun.
+    /// A response has begun.
     Head {
-        /// Which attempt.
-        attempt: u32,
+        /// Which exchange.
+        exchange: u32,
         /// Its status and fields.
         head: ResponseHead,
     },
-    /// Bytes of an attempt's response.
+    /// Bytes of a response.
     Chunk {
-        /// Which attempt.
-        attempt: u32,
+        /// Which exchange.
+        exchange: u32,
         /// The bytes; [`Emit::Slice`] refers to them until the next input.
         bytes: &'a [u8],
     },
-    /// An attempt's response is at its end.
+    /// A response is at its end.
     End {
-        /// Which attempt.
-        attempt: u32,
+        /// Which exchange.
+        exchange: u32,
     },
-    /// An attempt could not be sent, or its response broke.
+    /// A request could not be sent, or its response broke.
     Failed {
-        /// Which attempt.
-        attempt: u32,
+        /// Which exchange.
+        exchange: u32,
     },
     /// Time has passed.
     Timeout,
@@ -70,8 +75,8 @@ pub enum Input<'a> {
 pub enum Output {
     /// Send a request.
     Send {
-        /// The attempt that its response belongs to.
-        attempt: u32,
+        /// The exchange that it begins. They are numbered from 1.
+        exchange: u32,
         /// Whom to.
         endpoint: Rc<Endpoint>,
         /// What.
@@ -79,8 +84,8 @@ pub enum Output {
     },
     /// Give an exchange up; it may be over already.
     Abort {
-        /// Which attempt.
-        attempt: u32,
+        /// Which.
+        exchange: u32,
     },
     /// Begin the client's response. Comes once, before any `Emit`.
     Commit(ResponseHead),
@@ -141,7 +146,12 @@ pub struct Call {
     deadline: Instant,
     route: Route,
     started: u32,
+    /// Exchanges so far, in all attempts.
+    exchanges: u32,
     attempts: Vec<Attempt>,
+    settlements: VecDeque<Settlement>,
+    /// The newest job, as its client may see it.
+    job: JobState,
     /// The target to ask next, and when.
     waiting: Option<(Instant, usize)>,
     client: ClientTimers,
@@ -172,7 +182,10 @@ impl Call {
             deadline: arrived.after(deadline_ms),
             route: Route::new(&model.targets),
             started: 0,
+            exchanges: 0,
             attempts: Vec::new(),
+            settlements: VecDeque::new(),
+            job: JobState::default(),
             waiting: None,
             client: ClientTimers::new(*arrived, policy, ask.stream),
             committed: false,
@@ -188,13 +201,14 @@ impl Call {
             over: false,
             order,
         };
-        match call.route.next() {
+        match call.next_target() {
             // The body alone took too long to come.
             _ if now >= call.deadline => call.expire(now),
             Next::First { target } | Next::Again { target, .. } => call.launch(now, target),
-            // Settings have no model without a target.
-            Next::Nobody => call.fail(now, &Error::new(Code::Internal, "This model has no targets.")),
+            // Settings have no model without a target, but a job carries no file.
+            Next::Nobody => call.give_up(now, &Failure::Job(JobFailure::Unfit)),
         }
+        call.tend(now);
         call
     }
 
@@ -207,18 +221,33 @@ impl Call {
             return self.expire(now);
         }
         match input {
-            Input::Head { attempt, head } => {
-                self.go_on(now, attempt, |attempt, ask, _| attempt.on_head(now, head, ask))
-            }
-            Input::Chunk { attempt, bytes } if self.piped => self.on_piped(now, attempt, bytes),
-            Input::Chunk { attempt, bytes } => {
-                self.go_on(now, attempt, |attempt, _, out| attempt.on_chunk(now, bytes, out))
-            }
-            Input::End { attempt } => self.finish(now, attempt, Attempt::on_end),
-            Input::Failed { attempt } => self.finish(now, attempt, |attempt, _, out| attempt.on_broken(out)),
+            Input::Head { exchange, .. }
+            | Input::Chunk { exchange, .. }
+            | Input::End { exchange }
+            | Input::Failed { exchange } => self.on_response(now, exchange, input),
             Input::Timeout => self.on_timeout(now),
             Input::ClientGone => self.end(now, true, "client_gone", None),
         }
+        self.tend(now);
+    }
+
+    /// Something of the response of an exchange, unless nobody waits for it any more.
+    fn on_response(&mut self, now: Instant, exchange: u32, input: Input<'_>) {
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.exchange == Some(exchange)) else { return };
+        let id = attempt.id;
+        match input {
+            _ if attempt.job.is_some() => self.on_job_response(now, id, input),
+            Input::Head { head, .. } => self.go_on(now, id, |attempt, ask, _| attempt.on_head(now, head, ask)),
+            Input::Chunk { bytes, .. } if self.piped => self.on_piped(now, id, bytes),
+            Input::Chunk { bytes, .. } => self.go_on(now, id, |attempt, _, out| attempt.on_chunk(now, bytes, out)),
+            Input::End { .. } => self.finish(now, id, Attempt::on_end),
+            _ => self.finish(now, id, |attempt, _, out| attempt.on_broken(out)),
+        }
+    }
+
+    /// A job that nobody waits for any more: it is to be cancelled, even behind the call's end.
+    pub fn poll_settlement(&mut self) -> Option<Settlement> {
+        self.settlements.pop_front()
     }
 
     /// The next thing to do.
@@ -232,7 +261,7 @@ impl Call {
         if self.over {
             return None;
         }
-        let attempts = self.attempts.iter().filter_map(|attempt| attempt.timers.next().map(|(at, _)| at));
+        let attempts = self.attempts.iter().flat_map(Attempt::next);
         let attempts = attempts.filter(|_| self.paused.is_none());
         let waiting = self.waiting.map(|(at, _)| at);
         attempts.chain(waiting).chain(self.client.next()).chain([self.deadline]).min()
@@ -274,7 +303,10 @@ impl Call {
 
     /// Takes an attempt for what it is, because its end does not come.
     fn close(&mut self, now: Instant, id: u32) {
-        self.abort(id);
+        self.release(id);
+        if let Some(failure) = self.flaw_of_job(id) {
+            return self.on_failure(now, id, failure);
+        }
         self.finish(now, id, |attempt, _, out| attempt.on_broken(out));
     }
 
@@ -298,8 +330,9 @@ impl Call {
         if self.winner.is_none() {
             self.winner = Some(id);
             self.first_content = Some(now);
-            let losers: Vec<Attempt> = self.attempts.extract_if(.., |attempt| attempt.id != id).collect();
-            losers.iter().for_each(|attempt| self.abort(attempt.id));
+            let losers: Vec<u32> =
+                self.attempts.iter().map(|attempt| attempt.id).filter(|other| *other != id).collect();
+            losers.into_iter().for_each(|id| self.drop_attempt(id));
             let head = self
                 .attempts
                 .first()
@@ -351,10 +384,7 @@ impl Call {
             headers.set("x-fairlead-endpoint", self.endpoint_name());
         }
         headers.set("x-fairlead-attempts", self.started.to_string());
-        headers.set(
-            "server-timing",
-            format!("fairlead;dur={}, attempts;desc=\"{}\"", now.since(self.order.arrived), self.started),
-        );
+        headers.set("server-timing", self.server_timing(now));
         self.client.on_commit(now, streams);
         self.out.push_back(Output::Commit(ResponseHead { status, headers }));
     }
@@ -377,16 +407,18 @@ impl Call {
                 self.launch(now, target);
             }
         }
+        self.on_job_timers(now);
         if self.over {
             return;
         }
         if self.client.commit_due(now) {
-            self.commit(now, 200, Headers::from_iter([("content-type", "text/event-stream; charset=utf-8")]));
+            self.commit_stream(now);
         }
         if self.client.keepalive_due(now) {
             self.client.on_bytes(now);
             if !self.attempts.iter().any(Attempt::is_whole) {
-                self.emit(now, Emit::Bytes(KEEPALIVE.to_vec()));
+                let comment = self.queue_comment(now).unwrap_or_else(|| KEEPALIVE.to_vec());
+                self.emit(now, Emit::Bytes(comment));
             }
         }
     }
@@ -396,19 +428,40 @@ impl Call {
         self.started = self.started.saturating_add(1);
         self.last_target = target;
         self.route.on_attempt(target);
-        let attempt = self.started;
+        let id = self.started;
         let endpoint = Rc::clone(&chosen.endpoint);
-        let request = vllm::request(&self.order.ask, chosen, &self.order.request_id, attempt);
         let limits = match endpoint.provider {
             Provider::Vllm => self.limits.clone(),
             Provider::Runpod => self.limits.clone().with_cold_start(),
         };
-        self.attempts.push(Attempt::new(attempt, target, now, limits));
-        self.out.push_back(Output::Event(Event::AttemptStarted { attempt, endpoint: endpoint.name.clone() }));
-        self.out.push_back(Output::Send { attempt, endpoint, request });
+        self.out.push_back(Output::Event(Event::AttemptStarted { attempt: id, endpoint: endpoint.name.clone() }));
+        if let Some(follower) = self.follower(now, chosen) {
+            return self.attempts.push(Attempt::of_job(id, target, now, limits.of_job(), follower));
+        }
+        let ask = &self.order.ask;
+        let request = match &ask.errand {
+            Some(errand) => errand.request(&endpoint, &ask.body, &self.attempt_id(id)),
+            None => vllm::request(ask, chosen, &self.order.request_id, id),
+        };
+        let mut attempt = Attempt::new(id, target, now, limits);
+        attempt.exchange = Some(self.send(endpoint, request));
+        self.attempts.push(attempt);
+    }
+
+    /// Sends a request; the number of the exchange that it begins.
+    fn send(&mut self, endpoint: Rc<Endpoint>, request: Request) -> u32 {
+        self.exchanges = self.exchanges.saturating_add(1);
+        self.out.push_back(Output::Send { exchange: self.exchanges, endpoint, request });
+        self.exchanges
+    }
+
+    /// The id that an endpoint's log has for an attempt.
+    fn attempt_id(&self, id: u32) -> String {
+        format!("{}-{id}", self.order.request_id)
     }
 
     fn on_failure(&mut self, now: Instant, id: u32, failure: Failure) {
+        let failure = self.plain(id, failure);
         let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
         let target = attempt.target;
         self.last_target = target;
@@ -417,8 +470,7 @@ impl Call {
             let error = self.story().error(&failure, now);
             return self.fail(now, &error);
         }
-        self.attempts.retain(|attempt| attempt.id != id);
-        self.abort(id);
+        self.drop_attempt(id);
         let verdict = failure.verdict(now);
         self.route.on_failure(target, &failure, verdict, now, self.order.policy.retry_after_max_ms);
         if !self.attempts.is_empty() {
@@ -437,13 +489,25 @@ impl Call {
         }
     }
 
+    /// A failure as what it is without a job or a proxy around it.
+    fn plain(&self, id: u32, failure: Failure) -> Failure {
+        let target = self.attempts.iter().find(|attempt| attempt.id == id).map(|attempt| attempt.target);
+        let mode =
+            target.and_then(|target| self.order.model.targets.get(target)).and_then(|target| target.endpoint.mode);
+        match failure {
+            Failure::Job(failure) => failure.unwrapped(),
+            failure if mode == Some(Mode::LoadBalancer) => runpod::refusal(failure),
+            failure => failure,
+        }
+    }
+
     /// Whom to ask next, and when; or why nobody.
     fn choose(&mut self, now: Instant) -> Result<(Instant, usize), &'static str> {
         let policy = Rc::clone(&self.order.policy);
         if self.started >= policy.max_attempts {
             return Err("attempts_spent");
         }
-        let (at, target, paid) = match self.route.next() {
+        let (at, target, paid) = match self.next_target() {
             Next::Nobody => return Err("nobody_left"),
             Next::First { target } => (now, target, None),
             Next::Again { target, repeat, throttled, not_before } => {
@@ -463,9 +527,22 @@ impl Call {
         Ok((at, target))
     }
 
+    /// The target that comes next. Those that take jobs are passed by where the request has a file,
+    /// which no job carries, or where two jobs may be at work for it already.
+    fn next_target(&self) -> Next {
+        let jobs = |target: &Target| target.endpoint.takes_jobs();
+        let unfit = self.order.ask.api.takes_form() || self.route.may_have_lost_two();
+        self.route.next(|target| unfit && self.order.model.targets.get(target).is_some_and(jobs))
+    }
+
     /// No attempt is left: the last failure becomes the client's answer.
     fn give_up(&mut self, now: Instant, failure: &Failure) {
         match failure {
+            // RunPod does not know the job, or not any more.
+            Failure::Status { head, .. } if head.status == 404 && self.asks_about_a_job() => {
+                self.fail(now, &native::not_found());
+            }
+            Failure::Job(JobFailure::Unknown) => self.fail(now, &native::not_found()),
             // The endpoint's own answer to the caller's own mistake.
             Failure::Status { head, body: Some(body) } if !self.committed && Failure::is_refusal(head.status) => {
                 let mut headers = vllm::returned(&head.headers);
@@ -492,6 +569,9 @@ impl Call {
         if let Some(id) = self.attempts.iter().find(|attempt| attempt.is_whole()).map(|attempt| attempt.id) {
             return self.close(now, id);
         }
+        if self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
+            return;
+        }
         let error = self.story().deadline(self.deadline_ms);
         self.fail(now, &error);
     }
@@ -499,6 +579,8 @@ impl Call {
     /// Ends the call in an error: as its answer, or inside the stream that has begun.
     fn fail(&mut self, now: Instant, error: &Error) {
         let dialect = self.order.ask.api.dialect();
+        self.note_job();
+        let error = &self.with_job(error.clone());
         let mut whole = true;
         if !self.committed {
             let mut headers = Headers::from_iter([("content-type", "application/json"), ("x-should-retry", "false")]);
@@ -518,10 +600,11 @@ impl Call {
     }
 
     fn end(&mut self, now: Instant, whole: bool, outcome: &str, param: Option<String>) {
-        let attempts = std::mem::take(&mut self.attempts);
-        attempts.iter().for_each(|attempt| self.abort(attempt.id));
-        let winner = attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
+        let winner = self.attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
         let counts = winner.map(Attempt::counts).unwrap_or_default();
+        while let Some(id) = self.attempts.first().map(|attempt| attempt.id) {
+            self.drop_attempt(id);
+        }
         self.waiting = None;
         self.over = true;
         self.out.push_back(Output::Event(Event::CallEnded {
@@ -542,10 +625,22 @@ impl Call {
         self.out.push_back(Output::Done { whole });
     }
 
-    /// Gives an exchange up before anything else is done: the client may be slow to take what it
-    /// is sent, and an endpoint need not work until it has.
-    fn abort(&mut self, attempt: u32) {
-        self.out.push_front(Output::Abort { attempt });
+    /// Gives an attempt up, before anything else is done: the client may be slow to take what it is
+    /// sent, and an endpoint need not work until it has.
+    fn drop_attempt(&mut self, id: u32) {
+        self.release(id);
+        self.settle(id);
+        self.attempts.retain(|attempt| attempt.id != id);
+    }
+
+    /// Gives up the exchange that an attempt waits for.
+    fn release(&mut self, id: u32) {
+        let attempt = self.attempts.iter_mut().find(|attempt| attempt.id == id && !attempt.is_submitting());
+        if let Some(exchange) = attempt.and_then(|attempt| attempt.exchange.take())
+            && !job::withdraw(&mut self.out, exchange)
+        {
+            self.out.push_front(Output::Abort { exchange });
+        }
     }
 
     fn tell_failure(&mut self, attempt: u32, failure: &Failure, then: &'static str, wait_ms: u64) {

@@ -28,6 +28,51 @@ pub enum Failure {
     InBand(InBand),
     /// The bytes ended before the answer was whole.
     Cut,
+    /// A job, or its submission.
+    Job(JobFailure),
+}
+
+/// How a RunPod job failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobFailure {
+    /// Nobody is there who could take it: all workers are throttled or crash.
+    NoWorkers,
+    /// It is more than RunPod takes.
+    TooLarge,
+    /// It would have to carry a file.
+    Unfit,
+    /// Its submission was not answered: it may be at work, and nobody knows its id.
+    SubmissionLost,
+    /// Its queue has not answered for a minute.
+    QueueSilent,
+    /// Outputs are missing or stand there twice, and nothing makes that good.
+    Gap,
+    /// It was handed to a second worker when outputs had come of the first.
+    Restarted,
+    /// Its worker destroyed so many characters.
+    Torn(u32),
+    /// Its worker's server answered with a status that is no success.
+    Answered {
+        /// That status.
+        head: ResponseHead,
+        /// The server's own explanation, where it could be read.
+        body: Option<Vec<u8>>,
+    },
+    /// Its handler raised, with this message.
+    Raised(String),
+    /// Its worker is gone.
+    WorkerLost,
+    /// It took longer than its `executionTimeout`.
+    TimedOut {
+        /// That limit, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Somebody has cancelled it.
+    Cancelled,
+    /// Its `ttl` has passed, or its result was kept no longer.
+    Expired,
+    /// There is no such job.
+    Unknown,
 }
 
 /// What may follow.
@@ -53,11 +98,14 @@ impl Failure {
     pub fn verdict(&self, now: Instant) -> Verdict {
         const RETRY: Verdict = Verdict::Retry { after_ms: None, throttled: false };
         match self {
+            // Its place in the queue is lost; a second job would only wait behind it.
+            Self::Timeout(Timer::Queue) => Verdict::NextTarget,
             Self::Unreachable | Self::Cut | Self::Timeout(_) => RETRY,
             // An answer of the wrong kind comes from a wrong address or a broken proxy; those do
             // not mend themselves within a call, but a proxy's error page may.
             Self::Invalid(_) => RETRY,
             Self::InBand(error) => error.status.map_or(RETRY, |status| by_status(status, None)),
+            Self::Job(failure) => failure.verdict(now),
             Self::Status { head, body } => {
                 let verdict = by_status(head.status, retry_after(&head.headers, now));
                 let context = body.as_deref().is_some_and(is_context_length);
@@ -86,7 +134,8 @@ impl Failure {
             Self::InBand(error) => {
                 error.kind.as_deref() != Some("abort") && error.status.is_none_or(|status| status == 500)
             }
-            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) => false,
+            Self::Job(JobFailure::WorkerLost) => true,
+            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Job(_) => false,
         }
     }
 
@@ -100,6 +149,59 @@ impl Failure {
             Self::InBand(error) if error.kind.as_deref() == Some("abort") => "abort".to_owned(),
             Self::InBand(_) => "in_band".to_owned(),
             Self::Cut => "cut".to_owned(),
+            Self::Job(failure) => failure.reason().to_owned(),
+        }
+    }
+}
+
+impl JobFailure {
+    /// This as what it would have been without a job around it.
+    pub fn unwrapped(self) -> Failure {
+        match self {
+            Self::Answered { head, body } => Failure::Status { head, body },
+            failure => Failure::Job(failure),
+        }
+    }
+
+    fn verdict(&self, now: Instant) -> Verdict {
+        match self {
+            Self::Answered { head, body } => Failure::Status { head: head.clone(), body: body.clone() }.verdict(now),
+            Self::NoWorkers => Verdict::Retry { after_ms: None, throttled: true },
+            // What came of it is cancelled or over. Of those that nobody could cancel there is at
+            // most one more: see `route`.
+            Self::SubmissionLost | Self::Gap | Self::Restarted | Self::Torn(_) | Self::WorkerLost => {
+                Verdict::Retry { after_ms: None, throttled: false }
+            }
+            // The same again on the same endpoint, or a second job beside one that may still run.
+            Self::TooLarge
+            | Self::Unfit
+            | Self::QueueSilent
+            | Self::Raised(_)
+            | Self::TimedOut { .. }
+            | Self::Expired
+            | Self::Unknown => Verdict::NextTarget,
+            // Whoever did that meant it.
+            Self::Cancelled => Verdict::Fatal,
+        }
+    }
+
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::NoWorkers => "no_workers",
+            Self::TooLarge => "too_large",
+            Self::Unfit => "unfit",
+            Self::SubmissionLost => "submission_lost",
+            Self::QueueSilent => "queue_silent",
+            Self::Gap => "gap",
+            Self::Restarted => "restarted",
+            Self::Torn(_) => "torn_characters",
+            Self::Answered { .. } => "job_answered",
+            Self::Raised(_) => "job_failed",
+            Self::WorkerLost => "worker_lost",
+            Self::TimedOut { .. } => "job_timed_out",
+            Self::Cancelled => "job_cancelled",
+            Self::Expired => "job_expired",
+            Self::Unknown => "job_unknown",
         }
     }
 }

@@ -43,10 +43,11 @@ pub struct EndpointConfig {
 }
 
 /// What kind of server an endpoint is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
     /// vLLM, or any OpenAI-compatible server.
+    #[default]
     Vllm,
     /// RunPod serverless.
     Runpod,

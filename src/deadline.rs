@@ -14,6 +14,8 @@ pub enum Timer {
     Idle,
     /// Bytes, but no content.
     Progress,
+    /// A job without a worker.
+    Queue,
 }
 
 impl Timer {
@@ -24,6 +26,7 @@ impl Timer {
             Self::FirstToken => "first_token",
             Self::Idle => "idle",
             Self::Progress => "progress",
+            Self::Queue => "queue",
         }
     }
 
@@ -34,6 +37,7 @@ impl Timer {
             Self::FirstToken => "first_token_ms",
             Self::Idle => "idle_ms",
             Self::Progress => "progress_ms",
+            Self::Queue => "queue_ms",
         }
     }
 }
@@ -48,10 +52,16 @@ pub struct Limits {
     first_token_ms: u64,
     idle_ms: u64,
     progress_ms: u64,
+    queue_ms: u64,
+    grace_ms: u64,
 }
 
 /// Once a stream has proved itself whole, this is how long its last bytes are waited for.
 const GRACE_MS: u64 = 1000;
+
+/// The same for one that a job puts out: its last status, by which what has come is checked, is
+/// posted by the worker behind its last output, and again if that fails.
+const JOB_GRACE_MS: u64 = 10_000;
 
 /// The longest that bytes which went by unseen wait to be looked at.
 const MAX_REST_MS: u64 = 250;
@@ -67,6 +77,8 @@ impl Limits {
             first_token_ms: policy.first_token_for(request_bytes),
             idle_ms,
             progress_ms: policy.progress_ms,
+            queue_ms: policy.queue_ms,
+            grace_ms: GRACE_MS,
         }
     }
 
@@ -74,6 +86,13 @@ impl Limits {
     /// first token's time bounds them.
     pub const fn with_cold_start(mut self) -> Self {
         self.headers_ms = u64::MAX;
+        self
+    }
+
+    /// For a job.
+    pub const fn of_job(mut self) -> Self {
+        self.headers_ms = u64::MAX;
+        self.grace_ms = JOB_GRACE_MS;
         self
     }
 
@@ -90,6 +109,7 @@ impl Limits {
             Timer::FirstToken => self.first_token_ms,
             Timer::Idle => self.idle_ms,
             Timer::Progress => self.progress_ms,
+            Timer::Queue => self.queue_ms,
         }
     }
 }
@@ -103,6 +123,10 @@ pub struct AttemptTimers {
 
 #[derive(Debug)]
 enum Phase {
+    /// A job waits for a worker.
+    Queued { since: Instant },
+    /// A job can only be waited for.
+    Unseen,
     /// Since this moment, nothing has come.
     Sent { at: Instant },
     /// Headers have come, content has not.
@@ -121,10 +145,34 @@ impl AttemptTimers {
         Self { limits, phase: Phase::Sent { at: now } }
     }
 
+    /// The timers of an attempt whose job is queued now.
+    pub const fn queued(now: Instant, limits: Limits) -> Self {
+        Self { limits, phase: Phase::Queued { since: now } }
+    }
+
+    /// A worker has the job: its time to the first token runs from here.
+    pub const fn on_started(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Queued { .. }) {
+            self.phase = Phase::Sent { at: now };
+        }
+    }
+
+    /// It is back in the queue.
+    pub const fn on_queued(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Sent { .. }) {
+            self.phase = Phase::Queued { since: now };
+        }
+    }
+
+    /// What its worker does cannot be seen any more.
+    pub const fn on_unseen(&mut self) {
+        self.phase = Phase::Unseen;
+    }
+
     /// Headers have come.
     pub const fn on_head(&mut self, now: Instant) {
         self.phase = match self.phase {
-            Phase::Sent { at } if self.limits.streamed => Phase::Opened { sent: at },
+            Phase::Sent { at } | Phase::Queued { since: at } if self.limits.streamed => Phase::Opened { sent: at },
             _ => Phase::Body { last_byte: now },
         };
     }
@@ -138,7 +186,11 @@ impl AttemptTimers {
     pub const fn on_bytes(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Body { last_byte } | Phase::Flowing { last_byte, .. } => *last_byte = now,
-            Phase::Sent { .. } | Phase::Opened { .. } | Phase::Finished { .. } => {}
+            Phase::Queued { .. }
+            | Phase::Unseen
+            | Phase::Sent { .. }
+            | Phase::Opened { .. }
+            | Phase::Finished { .. } => {}
         }
     }
 
@@ -158,7 +210,9 @@ impl AttemptTimers {
     /// silence.
     pub const fn shift(&mut self, ms: u64) {
         match &mut self.phase {
-            Phase::Sent { at }
+            Phase::Unseen => {}
+            Phase::Queued { since: at }
+            | Phase::Sent { at }
             | Phase::Opened { sent: at }
             | Phase::Body { last_byte: at }
             | Phase::Finished { at } => {
@@ -173,9 +227,11 @@ impl AttemptTimers {
 
     /// When the next timer runs out, and which; a finished answer has no timer that fails it.
     pub fn next(&self) -> Option<(Instant, Option<Timer>)> {
-        let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms } = self.limits;
+        let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms, queue_ms, grace_ms } = self.limits;
         let earlier = |a: (Instant, Option<Timer>), b: (Instant, Option<Timer>)| if b.0 < a.0 { b } else { a };
         match self.phase {
+            Phase::Queued { since } => Some((since.after(queue_ms), Some(Timer::Queue))),
+            Phase::Unseen => None,
             Phase::Sent { at } => streamed.then(|| {
                 earlier(
                     (at.after(headers_ms), Some(Timer::Headers)),
@@ -188,7 +244,7 @@ impl AttemptTimers {
                 (last_byte.after(idle_ms), Some(Timer::Idle)),
                 (last_content.after(progress_ms), Some(Timer::Progress)),
             )),
-            Phase::Finished { at } => Some((at.after(GRACE_MS), None)),
+            Phase::Finished { at } => Some((at.after(grace_ms), None)),
         }
     }
 }

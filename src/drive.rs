@@ -6,6 +6,7 @@
 
 mod lane;
 mod pipe;
+mod settle;
 
 pub use lane::{Over, Slow};
 
@@ -138,6 +139,7 @@ impl<R: Runtime> Body<R> {
                 }
                 Poll::Ready(()) => self.call.handle_input(self.runtime.now(), Input::Timeout),
             }
+            self.settle();
             self.exchanges.clear();
         }
     }
@@ -152,6 +154,7 @@ impl<R: Runtime> Body<R> {
     /// still of use.
     pub fn leave(&mut self) {
         self.call.handle_input(self.runtime.now(), Input::ClientGone);
+        self.settle();
         while let Some(output) = self.call.poll_output() {
             if let Output::Event(event) = output {
                 self.runtime.tell(&event);
@@ -187,18 +190,27 @@ impl<R: Runtime> Body<R> {
         }
     }
 
+    /// Lets jobs that nobody waits for any more be ended, beside the call.
+    fn settle(&mut self) {
+        while let Some(settlement) = self.call.poll_settlement() {
+            let place = self.exchanges.iter().position(|(id, _)| Some(*id) == settlement.exchange);
+            let submission = place.map(|place| self.exchanges.swap_remove(place).1);
+            self.runtime.spawn(Box::pin(settle::settle(self.runtime.clone(), settlement, submission)));
+        }
+    }
+
     /// Does what the call wants done, up to the first thing that the client gets.
     fn take_outputs(&mut self) -> Option<Step<R::Chunk>> {
+        self.settle();
         if self.over {
             return Some(Step::Over);
         }
         while let Some(output) = self.call.poll_output() {
             match output {
-                Output::Send { attempt, endpoint, request } => {
-                    let exchange = self.runtime.send(&endpoint, request);
-                    self.exchanges.push((attempt, exchange));
+                Output::Send { exchange, endpoint, request } => {
+                    self.exchanges.push((exchange, self.runtime.send(&endpoint, request)));
                 }
-                Output::Abort { attempt } => self.exchanges.retain(|(id, _)| *id != attempt),
+                Output::Abort { exchange } => self.exchanges.retain(|(id, _)| *id != exchange),
                 Output::Event(event) => self.runtime.tell(&event),
                 Output::Commit(head) => return Some(Step::Head(head)),
                 Output::Emit(Emit::Bytes(bytes)) => return Some(Step::Piece(Piece::Bytes(bytes))),
@@ -224,31 +236,31 @@ impl<R: Runtime> Body<R> {
 
     /// Takes in the first thing that any exchange has received.
     fn poll_exchanges(&mut self, context: &mut Context<'_>) -> bool {
-        for (attempt, exchange) in &mut self.exchanges {
+        for (id, exchange) in &mut self.exchanges {
             let Poll::Ready(received) = exchange.poll_received(context) else { continue };
-            let attempt = *attempt;
-            self.on_received(self.runtime.now(), attempt, received);
+            let id = *id;
+            self.on_received(self.runtime.now(), id, received);
             return true;
         }
         false
     }
 
-    fn on_received(&mut self, now: Instant, attempt: u32, received: Received<R::Chunk>) {
+    fn on_received(&mut self, now: Instant, exchange: u32, received: Received<R::Chunk>) {
         match received {
-            Received::Head(head) => self.call.handle_input(now, Input::Head { attempt, head }),
+            Received::Head(head) => self.call.handle_input(now, Input::Head { exchange, head }),
             Received::Chunk(chunk) => {
                 self.length = chunk.copy_to(&mut self.buffer);
                 self.chunk = Some(chunk);
                 let bytes = self.buffer.get(..self.length).unwrap_or_default();
-                self.call.handle_input(now, Input::Chunk { attempt, bytes });
+                self.call.handle_input(now, Input::Chunk { exchange, bytes });
             }
             Received::End => {
-                self.exchanges.retain(|(id, _)| *id != attempt);
-                self.call.handle_input(now, Input::End { attempt });
+                self.exchanges.retain(|(id, _)| *id != exchange);
+                self.call.handle_input(now, Input::End { exchange });
             }
             Received::Failed => {
-                self.exchanges.retain(|(id, _)| *id != attempt);
-                self.call.handle_input(now, Input::Failed { attempt });
+                self.exchanges.retain(|(id, _)| *id != exchange);
+                self.call.handle_input(now, Input::Failed { exchange });
             }
         }
     }

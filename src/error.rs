@@ -4,7 +4,8 @@
 //! a key, a prompt or an endpoint's URL, so it may be logged as it is.
 
 use crate::api::Dialect;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use std::fmt;
 
 /// What went wrong, by its stable name.
@@ -20,6 +21,8 @@ pub enum Code {
     ModelNotFound,
     /// The path is not a route.
     RouteNotFound,
+    /// There is no such job, or it is another client's.
+    JobNotFound,
     /// The path is a route, for another method.
     MethodNotAllowed,
     /// The body is over `max_request_bytes`.
@@ -38,6 +41,14 @@ pub enum Code {
     UpstreamOverloaded,
     /// The stream ended before its answer was whole.
     StreamInterrupted,
+    /// A job's handler raised, or its worker was lost.
+    JobFailed,
+    /// A job took longer than its `executionTimeout`.
+    JobTimedOut,
+    /// A job was cancelled by somebody else.
+    JobCancelled,
+    /// A job's `ttl` passed, or its result was kept no longer.
+    JobExpired,
     /// `CONFIG` has mistakes.
     ConfigInvalid,
     /// A defect of the gateway.
@@ -53,6 +64,7 @@ impl Code {
             Self::Forbidden => "forbidden",
             Self::ModelNotFound => "model_not_found",
             Self::RouteNotFound => "route_not_found",
+            Self::JobNotFound => "job_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTooLarge => "request_too_large",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -62,6 +74,10 @@ impl Code {
             Self::UpstreamRejectedKey => "upstream_rejected_key",
             Self::UpstreamOverloaded => "upstream_overloaded",
             Self::StreamInterrupted => "stream_interrupted",
+            Self::JobFailed => "job_failed",
+            Self::JobTimedOut => "job_timed_out",
+            Self::JobCancelled => "job_cancelled",
+            Self::JobExpired => "job_expired",
             Self::ConfigInvalid => "config_invalid",
             Self::Internal => "internal",
         }
@@ -73,15 +89,18 @@ impl Code {
             Self::InvalidRequest => 400,
             Self::InvalidApiKey => 401,
             Self::Forbidden => 403,
-            Self::ModelNotFound | Self::RouteNotFound => 404,
+            Self::ModelNotFound | Self::RouteNotFound | Self::JobNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTooLarge => 413,
-            Self::UpstreamTimeout | Self::DeadlineExceeded => 504,
+            Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => 504,
             Self::UpstreamOverloaded => 503,
             Self::ConfigInvalid | Self::Internal => 500,
-            Self::UpstreamUnreachable | Self::UpstreamInvalid | Self::UpstreamRejectedKey | Self::StreamInterrupted => {
-                502
-            }
+            Self::UpstreamUnreachable
+            | Self::UpstreamInvalid
+            | Self::UpstreamRejectedKey
+            | Self::StreamInterrupted
+            | Self::JobFailed
+            | Self::JobCancelled => 502,
         }
     }
 
@@ -91,14 +110,16 @@ impl Code {
             Self::InvalidRequest | Self::MethodNotAllowed => "invalid_request_error",
             Self::InvalidApiKey => "authentication_error",
             Self::Forbidden => "permission_error",
-            Self::ModelNotFound | Self::RouteNotFound => "not_found_error",
+            Self::ModelNotFound | Self::RouteNotFound | Self::JobNotFound => "not_found_error",
             Self::RequestTooLarge => "request_too_large",
-            Self::UpstreamTimeout | Self::DeadlineExceeded => "timeout_error",
+            Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => "timeout_error",
             Self::UpstreamOverloaded => "overloaded_error",
             Self::UpstreamUnreachable
             | Self::UpstreamInvalid
             | Self::UpstreamRejectedKey
             | Self::StreamInterrupted
+            | Self::JobFailed
+            | Self::JobCancelled
             | Self::ConfigInvalid
             | Self::Internal => "api_error",
         }
@@ -116,6 +137,37 @@ pub struct Error {
     pub param: Option<String>,
     /// When asking again makes sense, in milliseconds, where that is known.
     pub retry_after_ms: Option<u64>,
+    /// The job that it is about, for a client that may know it.
+    pub job: Option<Box<JobState>>,
+}
+
+/// What a client is told of its own job, in RunPod's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobState {
+    /// The id that the client has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `FAILED`, `IN_QUEUE`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<&'static str>,
+    /// Milliseconds in the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_time: Option<u64>,
+    /// Milliseconds at work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_time: Option<u64>,
+    /// Who was at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<String>,
+    /// What it put out before it ended, or before it was given up.
+    /// Each as JSON.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_json")]
+    pub stream: Vec<String>,
+}
+
+fn as_json<S: Serializer>(pieces: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(pieces.iter().filter_map(|piece| serde_json::from_str::<&RawValue>(piece).ok()))
 }
 
 #[derive(Serialize)]
@@ -133,13 +185,16 @@ struct Envelope<'a> {
     /// What the Responses API itself puts beside `type`; its SDKs raise on `error`.
     #[serde(flatten)]
     beside: Option<Fields<'a>>,
+    /// Where RunPod's own SDKs look.
+    #[serde(flatten)]
+    job: Option<&'a JobState>,
     error: Fields<'a>,
 }
 
 impl Error {
     /// An error with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, retry_after_ms: None }
+        Self { code, message: message.into(), param: None, retry_after_ms: None, job: None }
     }
 
     /// Names the field or timer concerned.
@@ -151,16 +206,16 @@ impl Error {
     /// The JSON body of an answer that is nothing but this error.
     pub fn body(&self, dialect: Dialect) -> Vec<u8> {
         let r#type = matches!(dialect, Dialect::Messages).then_some("error");
-        json(&Envelope { r#type, beside: None, error: self.fields() })
+        json(&Envelope { r#type, beside: None, job: self.job.as_deref(), error: self.fields() })
     }
 
     /// The event that ends a stream which has begun. No `[DONE]` belongs behind it.
     pub fn event(&self, dialect: Dialect) -> Vec<u8> {
-        let named = matches!(dialect, Dialect::Responses | Dialect::Messages);
+        let named = matches!(dialect, Dialect::Responses | Dialect::Messages | Dialect::Job);
         let beside = matches!(dialect, Dialect::Responses).then(|| Fields { r#type: "error", ..self.fields() });
         // Flattened fields bring their own `type`.
         let r#type = matches!(dialect, Dialect::Messages).then_some("error");
-        let body = json(&Envelope { r#type, beside, error: self.fields() });
+        let body = json(&Envelope { r#type, beside, job: self.job.as_deref(), error: self.fields() });
         let prefix: &[u8] = if named { b"event: error\ndata: " } else { b"data: " };
         [prefix, &body, b"\n\n"].concat()
     }

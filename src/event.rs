@@ -28,6 +28,58 @@ pub enum Event {
         /// Milliseconds until the next attempt.
         wait_ms: u64,
     },
+    /// A worker has an attempt's job now.
+    JobStarted {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name.
+        endpoint: String,
+        /// Milliseconds since the attempt went out.
+        queued_ms: u64,
+    },
+    /// A job has been at work for four fifths of its `executionTimeout`.
+    JobSlow {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name.
+        endpoint: String,
+        /// The limit, in milliseconds.
+        limit_ms: u64,
+    },
+    /// A job's worker has destroyed characters: it decodes each read by itself, and a character
+    /// was cut in two.
+    CharactersDestroyed {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name.
+        endpoint: String,
+        /// How many.
+        characters: u32,
+    },
+    /// Nothing more is asked about a job.
+    JobEnded {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name.
+        endpoint: String,
+        /// RunPod's last word on it.
+        status: Option<&'static str>,
+        /// Milliseconds in the queue, by RunPod's count.
+        delay_ms: Option<u64>,
+        /// Milliseconds at work, by RunPod's count.
+        execution_ms: Option<u64>,
+        /// Who was at it.
+        worker: Option<String>,
+    },
+    /// A job that nobody waited for was cancelled, or could not be. Comes behind the call's end.
+    JobCancelled {
+        /// The endpoint's name.
+        endpoint: String,
+        /// `cancelled`, `ended` by itself, or `left` to its `ttl`.
+        outcome: &'static str,
+        /// Cancels that were sent.
+        cancels: u32,
+    },
     /// The call is over.
     CallEnded {
         /// `ok`, an error's code, `upstream_4xx` (passed on) or `client_gone`.

@@ -1,7 +1,7 @@
 //! What a caller is told: what happened, how often it was tried, what to change.
 
 use crate::{
-    classify::{Failure, retry_after},
+    classify::{Failure, JobFailure, retry_after},
     deadline::Limits,
     error::{Code, Error},
     stream::InBand,
@@ -46,6 +46,9 @@ impl Story<'_> {
                     crate::deadline::Timer::Progress => {
                         format!("Endpoint `{endpoint}` sent bytes but no content for {ms} ms.")
                     }
+                    crate::deadline::Timer::Queue => {
+                        format!("No worker of endpoint `{endpoint}` took the job within {ms} ms.")
+                    }
                 };
                 let error = Error::new(
                     Code::UpstreamTimeout,
@@ -82,9 +85,106 @@ impl Story<'_> {
                 format!("Endpoint `{endpoint}` sent {what}."),
                 "Check that its `base_url` leads to an OpenAI-compatible server.",
             ),
+            Failure::Job(failure) => self.job_error(failure),
             Failure::Status { head, .. } => return self.status_error(head.status, retry_after(&head.headers, now)),
         };
         Error::new(code, format!("{what} {} {advice}", self.tried()))
+    }
+
+    /// How a job failed, and the cure.
+    fn job_error(&self, failure: &JobFailure) -> (Code, String, &'static str) {
+        let endpoint = self.endpoint;
+        let (code, what, advice) = match failure {
+            JobFailure::NoWorkers => (
+                Code::UpstreamOverloaded,
+                format!("Endpoint `{endpoint}` has no worker: all are throttled or unhealthy."),
+                "Give it more GPU types or regions, or add a target to `models`.",
+            ),
+            JobFailure::TooLarge => (
+                Code::RequestTooLarge,
+                format!("The request is over the 20 MB that RunPod takes as a job's input (endpoint `{endpoint}`)."),
+                "Send links to large inputs instead of the inputs themselves.",
+            ),
+            JobFailure::Unfit => (
+                Code::InvalidRequest,
+                "This model is served by jobs, which carry no files.".to_owned(),
+                "Add a target to `models` whose endpoint is asked directly.",
+            ),
+            JobFailure::SubmissionLost => (
+                Code::UpstreamUnreachable,
+                format!("Endpoint `{endpoint}` did not answer when a job was submitted."),
+                "The job may be at work all the same, no longer than its `ttl`.",
+            ),
+            JobFailure::QueueSilent => (
+                Code::UpstreamUnreachable,
+                format!("Endpoint `{endpoint}` has not answered for a minute while a job was followed."),
+                "The job was given up, and cancelled if that could be reached.",
+            ),
+            JobFailure::Gap => (
+                Code::StreamInterrupted,
+                format!(
+                    "Outputs of the job at endpoint `{endpoint}` were lost or came twice, and its result does not make that good."
+                ),
+                "What arrived is not the whole answer; ask again.",
+            ),
+            JobFailure::Restarted => (
+                Code::StreamInterrupted,
+                format!("Endpoint `{endpoint}` handed the job to a second worker in the middle of its answer."),
+                "What arrived is not the whole answer; ask again. Its own log may say why the first worker was lost.",
+            ),
+            JobFailure::Torn(characters) => (
+                Code::StreamInterrupted,
+                format!(
+                    "The worker of endpoint `{endpoint}` destroyed {characters} characters (U+FFFD): it cut them in two."
+                ),
+                "Use `\"mode\": \"openai\"` or a worker that decodes its stream as one, and ask again.",
+            ),
+            JobFailure::Answered { head, .. } => (
+                by_status(head.status),
+                format!("The server inside endpoint `{endpoint}` answered HTTP {}.", head.status),
+                "Its own log may say why.",
+            ),
+            JobFailure::Raised(message) if message.is_empty() => (
+                Code::JobFailed,
+                format!("The handler of endpoint `{endpoint}` failed without a word."),
+                "Its own log may say why. It is not run again on this endpoint.",
+            ),
+            JobFailure::Raised(message) => (
+                Code::JobFailed,
+                format!("The handler of endpoint `{endpoint}` raised: {message}."),
+                "Its own log has the traceback. It is not run again on this endpoint.",
+            ),
+            JobFailure::WorkerLost => (
+                Code::JobFailed,
+                format!("The worker of endpoint `{endpoint}` that had the job was lost."),
+                "It may have run out of memory: its own log may say. Ask again.",
+            ),
+            JobFailure::TimedOut { limit_ms } => (
+                Code::JobTimedOut,
+                format!(
+                    "The handler of endpoint `{endpoint}` took longer than the job's `executionTimeout` of {limit_ms} ms."
+                ),
+                "Raise that limit (`deadline_ms` in the policy, `max_execution_ms` of the endpoint, `policy.executionTimeout` of your own jobs), or make the handler yield in time: code that blocks cannot even be cancelled.",
+            ),
+            JobFailure::Cancelled => (
+                Code::JobCancelled,
+                format!("Somebody has cancelled the job at endpoint `{endpoint}`."),
+                "It is not submitted again; ask again if that was not meant.",
+            ),
+            JobFailure::Expired => (
+                Code::JobExpired,
+                format!(
+                    "The job at endpoint `{endpoint}` has expired: its `ttl` passed before its end, or its result was not kept."
+                ),
+                "Raise its `ttl` (`deadline_ms` in the policy, `max_ttl_ms` of the endpoint), or shorten the queue with more workers.",
+            ),
+            JobFailure::Unknown => {
+                (Code::JobNotFound, format!("Endpoint `{endpoint}` knows no such job."), "Check its id.")
+            }
+        };
+        // Behind content, the stream is what was interrupted, whatever did it, unless the job says more.
+        let says_more = matches!(code, Code::JobFailed | Code::JobTimedOut | Code::JobCancelled | Code::JobExpired);
+        (if self.shown && !says_more { Code::StreamInterrupted } else { code }, what, advice)
     }
 
     /// The whole call ran out of time.

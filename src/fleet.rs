@@ -1,22 +1,197 @@
 //! What the calls of one isolate know together about its endpoints. Plain data: nothing in here
 //! belongs to one request.
 
-use crate::budget::Budget;
+use crate::{
+    budget::Budget,
+    jobs::{Health, Op},
+    quota::Quota,
+    time::Instant,
+};
 
 /// The shared state of all endpoints, by their place in `CONFIG`.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    budgets: Vec<Budget>,
+    sites: Vec<Site>,
+}
+
+/// One endpoint's.
+#[derive(Debug, Default)]
+struct Site {
+    budget: Budget,
+    queue: Queue,
+}
+
+/// What is known of a RunPod endpoint's job queue, and how much it is asked.
+#[derive(Debug)]
+pub struct Queue {
+    run: Quota,
+    status: Quota,
+    stream: Quota,
+    cancel: Quota,
+    /// A worker was seen at work.
+    seen_working: Option<Instant>,
+    looked: Option<(Instant, Health)>,
+    /// When somebody went to look.
+    asked: Option<Instant>,
+    /// Until when each job that is followed may go on.
+    followed: Vec<Instant>,
+}
+
+/// What to do before a job is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Queue it.
+    Queue,
+    /// Ask for the endpoint's health first.
+    Ask,
+    /// Nobody is there who could take it.
+    NoWorkers,
+}
+
+/// So long a worker that was seen at work vouches for its endpoint: it idles at least 5 s before
+/// RunPod takes it away.
+const WARM_MS: u64 = 10_000;
+
+/// So long an endpoint's health is believed.
+const FRESH_MS: u64 = 3000;
+
+/// Polls a second that this isolate sends to one endpoint: three quarters of RunPod's 2000 in 10 s.
+const POLLS_PER_SECOND: u64 = 150;
+
+impl Default for Queue {
+    fn default() -> Self {
+        // RunPod's documented bounds, less a tenth.
+        Self {
+            run: Quota::new(900, 180),
+            status: Quota::new(1800, 360),
+            stream: Quota::new(1800, 360),
+            cancel: Quota::new(90, 18),
+            seen_working: None,
+            looked: None,
+            asked: None,
+            followed: Vec::new(),
+        }
+    }
 }
 
 impl Fleet {
     /// The retry budget of this endpoint.
     pub fn budget(&mut self, endpoint: usize) -> &mut Budget {
-        if self.budgets.len() <= endpoint {
-            self.budgets.resize(endpoint.saturating_add(1), Budget::default());
+        &mut self.site(endpoint).budget
+    }
+
+    /// The job queue of this endpoint.
+    pub fn queue(&mut self, endpoint: usize) -> &mut Queue {
+        &mut self.site(endpoint).queue
+    }
+
+    fn site(&mut self, endpoint: usize) -> &mut Site {
+        if self.sites.len() <= endpoint {
+            self.sites.resize_with(endpoint.saturating_add(1), Site::default);
         }
         // Just made long enough.
-        #[expect(clippy::indexing_slicing, reason = "the line above makes room for this index")]
-        &mut self.budgets[endpoint]
+        #[expect(clippy::indexing_slicing, reason = "the lines above make room for this index")]
+        &mut self.sites[endpoint]
+    }
+}
+
+impl Queue {
+    /// The quota that an operation falls under; `/health` has none.
+    pub const fn quota(&mut self, op: Op) -> Option<&mut Quota> {
+        match op {
+            Op::Submit => Some(&mut self.run),
+            Op::Status => Some(&mut self.status),
+            Op::Stream => Some(&mut self.stream),
+            Op::Cancel => Some(&mut self.cancel),
+            Op::Health => None,
+        }
+    }
+
+    /// What to do before a job is queued.
+    pub fn look(&self, now: Instant) -> Look {
+        if self.seen_working.is_some_and(|at| now.since(at) < WARM_MS) {
+            return Look::Queue;
+        }
+        match &self.looked {
+            Some((at, health)) if now.since(*at) < FRESH_MS => {
+                if health.has_workers() {
+                    Look::Queue
+                } else {
+                    Look::NoWorkers
+                }
+            }
+            // Somebody is about to tell.
+            _ if self.asked.is_some_and(|at| now.since(at) < FRESH_MS) => Look::Queue,
+            _ => Look::Ask,
+        }
+    }
+
+    /// Somebody goes to look.
+    pub const fn on_look(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// The endpoint has told its health.
+    pub const fn on_health(&mut self, now: Instant, health: Health) {
+        self.looked = Some((now, health));
+    }
+
+    /// A worker is at work there.
+    pub const fn on_work(&mut self, now: Instant) {
+        self.seen_working = Some(now);
+    }
+
+    /// A job is followed from now on, at most until `until`.
+    pub fn follow(&mut self, now: Instant, until: Instant) {
+        self.followed.retain(|other| *other > now);
+        self.followed.push(until);
+    }
+
+    /// That job is not followed any more.
+    pub fn unfollow(&mut self, until: Instant) {
+        if let Some(place) = self.followed.iter().position(|other| *other == until) {
+            self.followed.swap_remove(place);
+        }
+    }
+
+    /// The time between two polls of one job at which all of them together stay inside the quota.
+    pub fn fair_share_ms(&self) -> u64 {
+        let jobs = u64::try_from(self.followed.len()).unwrap_or(u64::MAX);
+        jobs.saturating_mul(1000) / POLLS_PER_SECOND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    #[test]
+    fn a_warm_endpoint_is_not_looked_at_and_others_at_most_every_few_seconds() {
+        let mut fleet = Fleet::default();
+        let queue = fleet.queue(3);
+        assert_eq!(queue.look(at(0)), Look::Ask);
+        queue.on_health(at(0), Health { workers: 0, throttled: 2, unhealthy: 0, queued: 0 });
+        assert_eq!(queue.look(at(2999)), Look::NoWorkers);
+        assert_eq!(queue.look(at(3000)), Look::Ask);
+        queue.on_work(at(3000));
+        assert_eq!(queue.look(at(12_999)), Look::Queue);
+        assert_eq!(queue.look(at(13_000)), Look::Ask);
+        queue.on_health(at(13_000), Health::default());
+        assert_eq!(queue.look(at(13_001)), Look::Queue, "scaled to zero is not dead");
+    }
+
+    #[test]
+    fn many_jobs_share_the_polls_and_those_that_were_forgotten_end() {
+        let mut queue = Queue::default();
+        (0..300).for_each(|_| queue.follow(at(0), at(60_000)));
+        assert_eq!(queue.fair_share_ms(), 2000);
+        (0..150).for_each(|_| queue.unfollow(at(60_000)));
+        assert_eq!(queue.fair_share_ms(), 1000);
+        queue.follow(at(60_000), at(90_000));
+        assert_eq!(queue.fair_share_ms(), 6);
     }
 }

@@ -57,7 +57,7 @@
 //! assert_eq!(sent(&mut call).as_deref(), Some("a"));
 //!
 //! let head = ResponseHead { status: 503, headers: Headers::new() };
-//! call.handle_input(now.after(20), Input::Head { attempt: 1, head });
+//! call.handle_input(now.after(20), Input::Head { exchange: 1, head });
 //! assert_eq!(sent(&mut call).as_deref(), Some("b"));
 //! ```
 //!
@@ -84,10 +84,13 @@ pub mod error;
 pub mod event;
 pub mod explain;
 pub mod fleet;
+pub mod jobs;
 mod json;
 pub mod message;
+pub mod native;
 pub mod policy;
 pub mod provider;
+pub mod quota;
 pub mod rng;
 pub mod route;
 pub mod runtime;

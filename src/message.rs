@@ -84,6 +84,14 @@ pub struct ResponseHead {
     pub headers: Headers,
 }
 
+impl ResponseHead {
+    /// Whether a body has the length that was announced; a decoded one has another.
+    pub fn length_fits(&self, received: usize) -> bool {
+        let announced = self.headers.get("content-length").and_then(|length| length.parse::<usize>().ok());
+        self.headers.get("content-encoding").is_some() || announced.is_none_or(|announced| announced == received)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! A [`Policy`] is validated when it is made; nothing downstream checks it again.
 
-use crate::config::{BackoffConfig, BudgetConfig, Forward, Mistake, PolicyConfig, Preset};
+use crate::config::{BackoffConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset};
 
 /// The longest time that a policy may name: a day. It also keeps every host timer inside the 31
 /// bits that `setTimeout` has.
@@ -26,6 +26,8 @@ pub struct Policy {
     pub idle_ms: u64,
     /// Time without content in a stream, however many bytes arrive.
     pub progress_ms: u64,
+    /// A RunPod job in its queue.
+    pub queue_ms: u64,
     /// Attempts over all targets, the first included.
     pub max_attempts: u32,
     /// Waits between attempts.
@@ -36,6 +38,8 @@ pub struct Policy {
     pub keepalive_ms: u64,
     /// A streaming call that still waits after this long gets its 200.
     pub commit_after_ms: u64,
+    /// What a call whose deadline comes ends in.
+    pub on_deadline: OnDeadline,
     /// How a stream's bytes travel once content flows.
     pub forward: Forward,
     /// Larger bodies are refused.
@@ -77,11 +81,13 @@ impl Default for Policy {
             prefill_ms_per_kib: 100,
             idle_ms: 60_000,
             progress_ms: 120_000,
+            queue_ms: 600_000,
             max_attempts: 3,
             backoff: Backoff { base_ms: 200, throttled_base_ms: 1000, max_ms: 20_000 },
             retry_after_max_ms: 30_000,
             keepalive_ms: 5000,
             commit_after_ms: 10_000,
+            on_deadline: OnDeadline::Error,
             forward: Forward::Checked,
             max_request_bytes: 26_214_400,
             budget: BudgetPolicy { capacity: 100, transient_cost: 14, throttled_cost: 5, refund: 1 },
@@ -122,6 +128,7 @@ impl Policy {
         set(&mut policy.prefill_ms_per_kib, config.prefill_ms_per_kib, "prefill_ms_per_kib", 0, MAX_MS);
         set(&mut policy.idle_ms, config.idle_ms, "idle_ms", 1, MAX_MS);
         set(&mut policy.progress_ms, config.progress_ms, "progress_ms", 1, MAX_MS);
+        set(&mut policy.queue_ms, config.queue_ms, "queue_ms", 1, MAX_MS);
         set(&mut policy.retry_after_max_ms, config.retry_after_max_ms, "retry_after_max_ms", 0, MAX_MS);
         set(&mut policy.keepalive_ms, config.keepalive_ms, "keepalive_ms", 100, MAX_MS);
         set(&mut policy.commit_after_ms, config.commit_after_ms, "commit_after_ms", 0, MAX_MS);
@@ -142,6 +149,7 @@ impl Policy {
         count(&mut policy.budget.transient_cost, transient_cost, "budget.transient_cost", 0, 1_000_000);
         count(&mut policy.budget.throttled_cost, throttled_cost, "budget.throttled_cost", 0, 1_000_000);
         count(&mut policy.budget.refund, refund, "budget.refund", 0, 1_000_000);
+        policy.on_deadline = config.on_deadline.unwrap_or(policy.on_deadline);
         policy.forward = config.forward.unwrap_or(policy.forward);
         policy
     }

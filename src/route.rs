@@ -4,7 +4,7 @@
 //! charge; only when all have failed is one asked again, and that costs time and tokens.
 
 use crate::{
-    classify::{Failure, Verdict},
+    classify::{Failure, JobFailure, Verdict},
     settings::Target,
     time::Instant,
 };
@@ -15,6 +15,8 @@ pub struct Route {
     hops: Vec<Hop>,
     /// Endpoints that may have died under this request.
     deaths: Vec<usize>,
+    /// Jobs that may be at work although nobody knows their ids.
+    lost: u32,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl Route {
             throttled: false,
             standing: Standing::Well,
         };
-        Self { hops: targets.iter().map(hop).collect(), deaths: Vec::new() }
+        Self { hops: targets.iter().map(hop).collect(), deaths: Vec::new(), lost: 0 }
     }
 
     /// An attempt at this target goes out.
@@ -88,6 +90,7 @@ impl Route {
     pub fn on_failure(&mut self, target: usize, failure: &Failure, verdict: Verdict, now: Instant, longest_ms: u64) {
         let Some(Hop { endpoint, model, .. }) = self.hops.get(target) else { return };
         let (endpoint, model) = (*endpoint, model.clone());
+        self.lost = self.lost.saturating_add((*failure == Failure::Job(JobFailure::SubmissionLost)).into());
         if failure.is_death() && !self.deaths.contains(&endpoint) {
             self.deaths.push(endpoint);
         }
@@ -111,13 +114,27 @@ impl Route {
         }
     }
 
-    /// Which target to ask now.
-    pub fn next(&self) -> Next {
+    /// Whether no job may be submitted any more: the answer to a submission was lost twice. What
+    /// such a job costs is bounded by its `ttl` alone.
+    pub const fn may_have_lost_two(&self) -> bool {
+        self.lost >= 2
+    }
+
+    /// Whether somebody else could still be asked for the first time.
+    pub fn has_others(&self, target: usize) -> bool {
+        let endpoint = self.hops.get(target).map(|hop| hop.endpoint);
+        let other = |hop: &Hop| Some(hop.endpoint) != endpoint && self.tries_of(hop.endpoint) == 0;
+        self.hops.iter().any(|hop| hop.standing != Standing::Out && other(hop))
+    }
+
+    /// Which target to ask now, of those that are not `unfit`.
+    pub fn next(&self, unfit: impl Fn(usize) -> bool) -> Next {
         if self.deaths.len() >= 2 {
             return Next::Nobody;
         }
         let asked = |endpoint| self.tries_of(endpoint) > 0;
-        let hops = || (0usize..).zip(&self.hops).filter(|(_, hop)| hop.standing != Standing::Out);
+        let hops =
+            || (0usize..).zip(&self.hops).filter(|(target, hop)| hop.standing != Standing::Out && !unfit(*target));
         let fresh = hops().find(|(_, hop)| hop.tries == 0 && !asked(hop.endpoint));
         if let Some((target, _)) = fresh {
             return Next::First { target };
@@ -144,19 +161,12 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Provider, deadline::Timer, settings::Endpoint};
+    use crate::{deadline::Timer, settings::Endpoint};
     use std::rc::Rc;
 
     fn route(targets: &[(usize, &str)]) -> Route {
         let target = |&(index, model): &(usize, &str)| {
-            let endpoint = Endpoint {
-                name: index.to_string(),
-                provider: Provider::Vllm,
-                root: String::new(),
-                prefix: "",
-                api_key: None,
-                via: None,
-            };
+            let endpoint = Endpoint { name: index.to_string(), ..Endpoint::default() };
             Target { endpoint: Rc::new(endpoint), index, model: Some(model.to_owned()) }
         };
         Route::new(&targets.iter().map(target).collect::<Vec<_>>())
@@ -168,13 +178,13 @@ mod tests {
     fn fail(route: &mut Route, target: usize, failure: &Failure, verdict: Verdict) -> Next {
         route.on_attempt(target);
         route.on_failure(target, failure, verdict, NOW, 30_000);
-        route.next()
+        route.next(|_| false)
     }
 
     #[test]
     fn the_untried_come_first_and_then_the_least_tried_again() {
         let mut route = route(&[(0, "m"), (1, "m")]);
-        assert_eq!(route.next(), Next::First { target: 0 });
+        assert_eq!(route.next(|_| false), Next::First { target: 0 });
         assert_eq!(fail(&mut route, 0, &Failure::Unreachable, RETRY), Next::First { target: 1 });
         assert_eq!(
             fail(&mut route, 1, &Failure::Unreachable, RETRY),
@@ -195,7 +205,7 @@ mod tests {
             assert_eq!(next, Next::Again { target: 1, repeat, throttled: false, not_before: None });
         }
         fail(&mut route, 1, &Failure::Unreachable, Verdict::NextTarget);
-        assert!(matches!(route.next(), Next::Again { target: 0, .. }), "alone, it is asked again");
+        assert!(matches!(route.next(|_| false), Next::Again { target: 0, .. }), "alone, it is asked again");
     }
 
     #[test]

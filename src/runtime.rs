@@ -9,10 +9,13 @@ use crate::{
     settings::Endpoint,
     time::Instant,
 };
-use std::task::{Context, Poll};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 /// A host, as one call sees it.
-pub trait Runtime {
+pub trait Runtime: Clone + 'static {
     /// Bytes of a response, left where the host has them.
     type Chunk: Chunk;
     /// A request on its way and its response.
@@ -30,7 +33,12 @@ pub trait Runtime {
     fn poll_client_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
     /// Takes note of a fact.
     fn tell(&self, event: &Event);
+    /// Runs something to its end beside the call, and behind it if it takes longer.
+    fn spawn(&self, task: Task);
 }
+
+/// See [`Runtime::spawn`].
+pub type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A piece of a response's body that the core looks at and passes on by reference.
 pub trait Chunk: Clone {

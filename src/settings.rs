@@ -4,7 +4,7 @@ mod check;
 
 use crate::{
     access::{self, Client},
-    config::{Mistake, Provider},
+    config::{Mistake, Mode, Provider},
     error::{Code, Error},
     policy::Policy,
 };
@@ -14,6 +14,8 @@ use std::{collections::BTreeMap, fmt, rc::Rc};
 /// Everything that `CONFIG` says.
 #[derive(Debug, Default)]
 pub struct Settings {
+    /// Every server that can be used, with its place in `CONFIG`'s `endpoints`.
+    pub endpoints: Vec<(usize, Rc<Endpoint>)>,
     /// What clients may ask for.
     pub models: Vec<Rc<Model>>,
     /// By name.
@@ -29,12 +31,14 @@ pub struct Settings {
 }
 
 /// One server.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Endpoint {
     /// Its name, in headers and logs.
     pub name: String,
     /// What kind of server it is.
     pub provider: Provider,
+    /// How a RunPod endpoint is spoken to.
+    pub mode: Option<Mode>,
     /// Its root, without a slash at the end and without `/v1`.
     pub root: String,
     /// What stands between the root and a route's path below `/v1`.
@@ -43,6 +47,14 @@ pub struct Endpoint {
     pub api_key: Option<Secret>,
     /// The binding that its requests go through, instead of the public network.
     pub via: Option<String>,
+    /// Its jobs may be submitted and followed by clients themselves.
+    pub native: bool,
+    /// The longest that a job may run, in milliseconds, whatever is asked for.
+    pub max_execution_ms: u64,
+    /// The longest that a job may exist, in milliseconds from its submission.
+    pub max_ttl_ms: u64,
+    /// Fetches that one call may make, one of them kept for `/cancel`.
+    pub max_subrequests: u32,
 }
 
 /// One name that clients may ask for.
@@ -95,6 +107,9 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The policy of whatever names none.
+pub(crate) const DEFAULT_POLICY: &str = "default";
+
 /// What a host can say about its environment.
 pub trait Environment {
     /// The secret of this name.
@@ -114,6 +129,13 @@ pub struct Reading {
     pub mistakes: Vec<Mistake>,
     /// What is understood but has no effect in this version.
     pub warnings: Vec<Mistake>,
+}
+
+impl Endpoint {
+    /// Whether what it is asked goes into a job.
+    pub fn takes_jobs(&self) -> bool {
+        self.mode == Some(Mode::Jobs)
+    }
 }
 
 impl Settings {
@@ -175,6 +197,34 @@ impl Settings {
             Some(name) => self.wanted_policy(client, name)?,
         };
         Ok((Rc::clone(entry), Rc::clone(policy)))
+    }
+
+    /// The endpoint of this name as a model of its own, and the policy to carry errands on its jobs
+    /// out with. Whatever submits is tried once.
+    pub fn plan_errand(
+        &self,
+        client: Option<&Client>,
+        endpoint: &str,
+        once: bool,
+        wanted: Option<&str>,
+    ) -> Result<(Rc<Model>, Rc<Policy>), Error> {
+        let found = self.endpoints.iter().find(|(_, other)| other.name == endpoint && other.native);
+        let Some((index, endpoint)) = found else {
+            let message = "No RunPod endpoint of this name is open here: it needs `\"native\": true`.";
+            return Err(Error::new(Code::RouteNotFound, message));
+        };
+        if client.is_some_and(|client| !client.runpod.contains(&endpoint.name)) {
+            let message = "Your key may not use this endpoint's jobs: `clients[].runpod` must name it.";
+            return Err(Error::new(Code::Forbidden, message));
+        }
+        let policy = match wanted {
+            None => self.policies.get(DEFAULT_POLICY).cloned().unwrap_or_default(),
+            Some(name) => Rc::clone(self.wanted_policy(client, name)?),
+        };
+        let policy = if once { Rc::new(Policy { max_attempts: 1, ..(*policy).clone() }) } else { policy };
+        let target = Target { endpoint: Rc::clone(endpoint), index: *index, model: None };
+        let model = Model { name: endpoint.name.clone(), targets: vec![target], policy: Rc::clone(&policy) };
+        Ok((Rc::new(model), policy))
     }
 
     fn wanted_policy(&self, client: Option<&Client>, name: &str) -> Result<&Rc<Policy>, Error> {

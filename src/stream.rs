@@ -111,7 +111,7 @@ impl Proof {
     pub fn is_whole(&self) -> bool {
         match self.dialect {
             Dialect::Chat | Dialect::Completions => self.finished.len() >= self.choices,
-            Dialect::Responses | Dialect::Messages | Dialect::Whole => self.closed,
+            Dialect::Responses | Dialect::Messages | Dialect::Whole | Dialect::Job => self.closed,
         }
     }
 
@@ -134,7 +134,7 @@ impl Proof {
             return Seen::Done;
         }
         match self.dialect {
-            Dialect::Chat | Dialect::Completions | Dialect::Whole => self.observe_choices(&event.data),
+            Dialect::Chat | Dialect::Completions | Dialect::Whole | Dialect::Job => self.observe_choices(&event.data),
             Dialect::Responses | Dialect::Messages => self.observe_named(&event.data),
         }
     }

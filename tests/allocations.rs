@@ -44,8 +44,8 @@ fn steady(api: Api, event: &str) -> Call {
     let order = Order { ask, model, policy, arrived: NOW, request_id: "r".to_owned(), deadline_ms: None, seed: 7 };
     let mut call = Call::new(NOW, order, Rc::default());
     let headers = Headers::from_iter([("content-type", "text/event-stream")]);
-    call.handle_input(NOW, Input::Head { attempt: 1, head: ResponseHead { status: 200, headers } });
-    call.handle_input(NOW, Input::Chunk { attempt: 1, bytes: event.as_bytes() });
+    call.handle_input(NOW, Input::Head { exchange: 1, head: ResponseHead { status: 200, headers } });
+    call.handle_input(NOW, Input::Chunk { exchange: 1, bytes: event.as_bytes() });
     while call.poll_output().is_some() {}
     call
 }
@@ -76,7 +76,7 @@ fn a_token_allocates_nothing() {
         let mut passed = 0;
         let allocations = allocation_counter::measure(|| {
             for event in &events {
-                call.handle_input(NOW, Input::Chunk { attempt: 1, bytes: event.as_bytes() });
+                call.handle_input(NOW, Input::Chunk { exchange: 1, bytes: event.as_bytes() });
                 while let Some(output) = call.poll_output() {
                     passed +=
                         usize::from(matches!(output, Output::Emit(Emit::Slice(range)) if range == (0..event.len())));

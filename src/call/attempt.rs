@@ -1,16 +1,18 @@
 //! One attempt of a call: an exchange with one endpoint, from its head to a proved answer.
 
-use super::Emit;
+use super::{Emit, job::Follower};
 use crate::{
     api::Dialect,
     ask::Ask,
     classify::Failure,
     deadline::{AttemptTimers, Limits, Timer},
+    jobs::Op,
     message::{Headers, ResponseHead},
     sse::Decoder,
     stream::{Flaw, Proof, Seen, Usage, check_answer},
     time::Instant,
 };
+use serde::de::IgnoredAny;
 use std::{mem, ops::Range};
 
 /// Events without content are held back up to here, so that a failure behind them stays
@@ -34,6 +36,10 @@ pub(super) struct Attempt {
     pub(super) id: u32,
     /// Its place among the model's targets.
     pub(super) target: usize,
+    /// The exchange whose response it waits for.
+    pub(super) exchange: Option<u32>,
+    /// The job that it follows, at an endpoint that takes jobs.
+    pub(super) job: Option<Box<Follower>>,
     pub(super) timers: AttemptTimers,
     reply: Reply,
     /// Of an answer that does not stream.
@@ -56,6 +62,10 @@ enum Reply {
         shown: bool,
     },
     Stream(Box<Stream>),
+    /// What a job says is told in RunPod's own words.
+    Native {
+        headers: Headers,
+    },
 }
 
 /// A streamed answer and what it has proved.
@@ -69,6 +79,9 @@ struct Stream {
     shown: bool,
     /// `[DONE]` has been passed on or put in: nothing may follow.
     closed: bool,
+    /// What proves it whole and follows that is held back in `tail` until the end is known.
+    holds_end: bool,
+    tail: Vec<u8>,
     events: u64,
     malformed: u64,
 }
@@ -83,7 +96,37 @@ pub(super) struct Counts {
 
 impl Attempt {
     pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
-        Self { id, target, timers: AttemptTimers::new(now, limits), reply: Reply::Awaited, usage: Usage::default() }
+        let timers = AttemptTimers::new(now, limits);
+        Self { id, target, exchange: None, job: None, timers, reply: Reply::Awaited, usage: Usage::default() }
+    }
+
+    /// An attempt that follows a job.
+    pub(super) fn of_job(id: u32, target: usize, now: Instant, limits: Limits, follower: Follower) -> Self {
+        let timers = AttemptTimers::queued(now, limits.clone());
+        Self { timers, job: Some(Box::new(follower)), ..Self::new(id, target, now, limits) }
+    }
+
+    /// When something is to be done for it.
+    pub(super) fn next(&self) -> impl Iterator<Item = Instant> {
+        let timer = self.timers.next().map(|(at, _)| at);
+        timer.into_iter().chain(self.job.as_ref().and_then(|follower| follower.job.next()))
+    }
+
+    /// Whether a job is on its way to be submitted, so that its exchange is not to be given up.
+    pub(super) fn is_submitting(&self) -> bool {
+        self.job.as_ref().is_some_and(|follower| follower.job.under_way() == Some(Op::Submit))
+    }
+
+    /// What proves a stream whole is not shown before its end: a job's outputs are checked there.
+    pub(super) fn hold_end(&mut self) {
+        if let Reply::Stream(stream) = &mut self.reply {
+            stream.holds_end = true;
+        }
+    }
+
+    /// The response of a job that a client follows by itself: its own words, not a server's.
+    pub(super) fn open_natively(&mut self, headers: Headers) {
+        self.reply = Reply::Native { headers };
     }
 
     /// The response has begun.
@@ -112,6 +155,8 @@ impl Attempt {
                 held: Vec::new(),
                 shown: false,
                 closed: false,
+                holds_end: false,
+                tail: Vec::new(),
                 events: 0,
                 malformed: 0,
             }));
@@ -125,11 +170,22 @@ impl Attempt {
         Ok(())
     }
 
+    /// Takes in bytes that a job has put out: they are the core's own, and no chunk holds them.
+    pub(super) fn on_bytes_of_job(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Emit>) -> Result<(), Failure> {
+        let mut own = Vec::new();
+        let seen = self.on_chunk(now, bytes, &mut own);
+        out.extend(own.into_iter().map(|emit| match emit {
+            Emit::Slice(range) => Emit::Bytes(bytes.get(range).unwrap_or_default().to_vec()),
+            emit => emit,
+        }));
+        seen
+    }
+
     /// Takes in bytes. What may go on is added to `out`, as ranges of `chunk` wherever possible.
     pub(super) fn on_chunk(&mut self, now: Instant, chunk: &[u8], out: &mut Vec<Emit>) -> Result<(), Failure> {
         self.timers.on_bytes(now);
         match &mut self.reply {
-            Reply::Awaited => Ok(()),
+            Reply::Awaited | Reply::Native { .. } => Ok(()),
             Reply::Refused { head, body } => {
                 if body.len().saturating_add(chunk.len()) > MAX_EXPLANATION {
                     return Err(Failure::Status { head: head.clone(), body: None });
@@ -156,13 +212,20 @@ impl Attempt {
     /// The response is at its end: either the answer is whole, or this attempt has failed.
     pub(super) fn on_end(&mut self, ask: &Ask, out: &mut Vec<Emit>) -> Result<(), Failure> {
         match &mut self.reply {
+            Reply::Native { .. } => Ok(()),
             Reply::Awaited => Err(Failure::Cut),
             Reply::Refused { head, body } => {
-                let body = length_fits(&head.headers, body.len()).then(|| mem::take(body));
+                let body = head.length_fits(body.len()).then(|| mem::take(body));
                 Err(Failure::Status { head: head.clone(), body })
             }
-            Reply::Whole { head, received, .. } if !length_fits(&head.headers, *received) => Err(Failure::Cut),
+            Reply::Whole { head, received, .. } if !head.length_fits(*received) => Err(Failure::Cut),
             Reply::Whole { shown: true, .. } => Ok(()),
+            Reply::Whole { body, .. } if let Some(errand) = &ask.errand => {
+                // A failure of the job that RunPod tells is no failure to tell it.
+                serde_json::from_slice::<IgnoredAny>(body).map_err(|_| Failure::Cut)?;
+                out.push(Emit::Bytes(errand.relabel(body)));
+                Ok(())
+            }
             Reply::Whole { head, body, .. } => {
                 if is_json(&head.headers.media_type()) {
                     // A transcription has no choices.
@@ -185,7 +248,7 @@ impl Attempt {
     /// The connection broke, or the last bytes of a whole answer did not come in time.
     pub(super) fn on_broken(&mut self, out: &mut Vec<Emit>) -> Result<(), Failure> {
         match &mut self.reply {
-            Reply::Awaited => Err(Failure::Unreachable),
+            Reply::Awaited | Reply::Native { .. } => Err(Failure::Unreachable),
             Reply::Refused { head, .. } => Err(Failure::Status { head: head.clone(), body: None }),
             Reply::Whole { .. } => Err(Failure::Cut),
             Reply::Stream(stream) => stream.finish(out),
@@ -196,7 +259,7 @@ impl Attempt {
     pub(super) fn on_silence(&self, timer: Timer) -> Failure {
         match &self.reply {
             Reply::Refused { head, .. } => Failure::Status { head: head.clone(), body: None },
-            Reply::Awaited | Reply::Whole { .. } | Reply::Stream(_) => Failure::Timeout(timer),
+            _ => Failure::Timeout(timer),
         }
     }
 
@@ -222,6 +285,7 @@ impl Attempt {
         match &self.reply {
             Reply::Stream(stream) => Some((200, &stream.headers)),
             Reply::Whole { head, .. } => Some((head.status, &head.headers)),
+            Reply::Native { headers } => Some((200, headers)),
             Reply::Awaited | Reply::Refused { .. } => None,
         }
     }
@@ -260,7 +324,12 @@ impl Stream {
             let is_event = fields.is_some();
             self.events = self.events.saturating_add(is_event.into());
             let seen = fields.map_or(Seen::Nothing, |fields| self.proof.observe(&fields));
+            let holds = self.holds_end && self.proof.is_whole();
             match seen {
+                Seen::Nothing | Seen::Content if holds => {
+                    content |= seen == Seen::Content;
+                    self.tail.extend_from_slice(block.bytes);
+                }
                 Seen::Nothing | Seen::Content => {
                     content |= seen == Seen::Content;
                     if seen == Seen::Content || self.held.len() > MAX_HELD {
@@ -275,6 +344,12 @@ impl Stream {
                 Seen::Malformed => self.malformed = self.malformed.saturating_add(1),
                 Seen::Error(error) => return Err(Failure::InBand(error)),
                 Seen::Done if !self.proof.is_whole() => return Err(Failure::Cut),
+                Seen::Done if holds => {
+                    self.tail.extend_from_slice(block.bytes);
+                    self.closed = true;
+                    timers.on_finished(now);
+                    return Ok(());
+                }
                 Seen::Done => {
                     show(&mut self.shown, &mut self.held, out);
                     pass_on(block.bytes, block.range, out);
@@ -295,14 +370,17 @@ impl Stream {
 
     /// No more bytes: whole if the dialect's own proof says so, and then with the end it owes.
     fn finish(&mut self, out: &mut Vec<Emit>) -> Result<(), Failure> {
-        if self.closed {
+        if self.closed && self.tail.is_empty() {
             return Ok(());
         }
         if !self.proof.is_whole() {
             return Err(Failure::Cut);
         }
         show(&mut self.shown, &mut self.held, out);
-        if self.proof.ends_in_done() {
+        if !self.tail.is_empty() {
+            out.push(Emit::Bytes(mem::take(&mut self.tail)));
+        }
+        if self.proof.ends_in_done() && !self.closed {
             out.push(Emit::Bytes(b"data: [DONE]\n\n".to_vec()));
         }
         self.closed = true;
@@ -329,10 +407,4 @@ fn pass_on(bytes: &[u8], range: Option<Range<usize>>, out: &mut Vec<Emit>) {
 
 fn is_json(media_type: &str) -> bool {
     media_type == "application/json" || media_type.ends_with("+json")
-}
-
-/// Whether a body has the length that was announced; a decoded one has another.
-fn length_fits(headers: &Headers, received: usize) -> bool {
-    let announced = headers.get("content-length").and_then(|length| length.parse::<usize>().ok());
-    headers.get("content-encoding").is_some() || announced.is_none_or(|announced| announced == received)
 }

@@ -33,7 +33,8 @@ impl Call {
 
     /// Whether nothing is left to do for now but to bring one attempt's content to the client.
     pub fn is_steady(&self) -> bool {
-        self.winner.is_some() && self.order.ask.stream && !self.has_output()
+        let polls = self.attempts.iter().any(|attempt| attempt.job.is_some());
+        self.winner.is_some() && self.order.ask.stream && !polls && !self.has_output()
     }
 
     /// Whether an output waits to be taken.

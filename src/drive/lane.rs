@@ -71,8 +71,8 @@ impl<R: Runtime> Body<R> {
 
     fn take_in_at(&mut self, now: Instant, received: Received<R::Chunk>) {
         self.call.resume(now);
-        if let [(attempt, _)] = *self.exchanges.as_slice() {
-            self.on_received(now, attempt, received);
+        if let [(exchange, _)] = *self.exchanges.as_slice() {
+            self.on_received(now, exchange, received);
         }
     }
 

@@ -45,19 +45,12 @@ pub fn returned(headers: &Headers) -> Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::Api, config::Provider, settings::Secret};
+    use crate::{api::Api, settings::Secret};
     use std::rc::Rc;
 
     fn target(root: &str, prefix: &'static str) -> Target {
         let api_key = Some(Secret::new("sk-endpoint".to_owned()));
-        let endpoint = Endpoint {
-            name: "a".to_owned(),
-            provider: Provider::Vllm,
-            root: root.to_owned(),
-            prefix,
-            api_key,
-            via: None,
-        };
+        let endpoint = Endpoint { name: "a".to_owned(), root: root.to_owned(), prefix, api_key, ..Endpoint::default() };
         Target { endpoint: Rc::new(endpoint), index: 0, model: Some("served".to_owned()) }
     }
 

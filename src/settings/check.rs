@@ -1,6 +1,6 @@
 //! The validation of `CONFIG`: goes through all of it, whatever it finds on the way.
 
-use super::{Endpoint, Environment, Model, Reading, Secret, Settings, Target};
+use super::{DEFAULT_POLICY, Endpoint, Environment, Model, Reading, Secret, Settings, Target};
 use crate::{
     access::{self, Client},
     config::{
@@ -42,15 +42,8 @@ struct Check<'a> {
 /// An endpoint as models and clients may refer to it.
 struct Declared {
     name: String,
-    usable: Usable,
-}
-
-enum Usable {
-    Yes(Rc<Endpoint>),
-    /// Only RunPod's job API reaches it.
-    LeftOut,
-    /// What is wrong with it has been reported; those who refer to it are not to blame.
-    Reported,
+    /// `None`: what is wrong with it has been reported; those who refer to it are not to blame.
+    usable: Option<Rc<Endpoint>>,
 }
 
 impl Check<'_> {
@@ -72,7 +65,9 @@ impl Check<'_> {
         if config.models.is_empty() {
             self.mistake("models", "is empty: name at least one model, `*` for all");
         }
+        let usable = |(index, declared): (usize, &Declared)| Some((index, Rc::clone(declared.usable.as_ref()?)));
         Settings {
+            endpoints: (0usize..).zip(&endpoints).filter_map(usable).collect(),
             models,
             policies,
             clients,
@@ -87,13 +82,13 @@ impl Check<'_> {
         let mut declared = Vec::new();
         for ((index, endpoint), name) in (0usize..).zip(list).zip(names) {
             let path = format!("endpoints[{index}]");
-            let usable = endpoint.as_ref().map_or(Usable::Reported, |endpoint| self.endpoint(&path, endpoint, &name));
+            let usable = endpoint.as_ref().and_then(|endpoint| self.endpoint(&path, endpoint, &name));
             declared.push(Declared { name, usable });
         }
         declared
     }
 
-    fn endpoint(&mut self, path: &str, config: &EndpointConfig, name: &str) -> Usable {
+    fn endpoint(&mut self, path: &str, config: &EndpointConfig, name: &str) -> Option<Rc<Endpoint>> {
         let api_key = self.secret(&format!("{path}.api_key_secret"), config.api_key_secret.as_deref());
         if let Some(via) = &config.via
             && !self.environment.has_service(via)
@@ -103,28 +98,44 @@ impl Check<'_> {
                 format!("names the binding `{via}`, which this Worker does not have: add it to wrangler.toml"),
             );
         }
-        for (field, set) in [
-            ("max_concurrency", config.max_concurrency.is_some()),
-            ("continue", config.r#continue.is_some()),
-            ("native", config.native.is_some()),
-            ("max_execution_ms", config.max_execution_ms.is_some()),
-            ("max_ttl_ms", config.max_ttl_ms.is_some()),
-            ("max_subrequests", config.max_subrequests.is_some()),
-        ] {
+        for (field, set) in
+            [("max_concurrency", config.max_concurrency.is_some()), ("continue", config.r#continue.is_some())]
+        {
             self.no_effect(path, field, set);
         }
         if config.provider.is_none() {
             self.mistake(format!("{path}.provider"), "is missing: `vllm` or `runpod`");
         }
-        if config.provider == Some(Provider::Vllm) && config.mode.is_some() {
-            self.mistake(format!("{path}.mode"), "is for `\"provider\": \"runpod\"` only");
+        let max_execution_ms =
+            self.bounded(path, "max_execution_ms", config.max_execution_ms, 600_000, 5000, LONGEST_JOB);
+        let max_ttl_ms = self.bounded(path, "max_ttl_ms", config.max_ttl_ms, 3_600_000, 10_000, LONGEST_JOB);
+        let max_subrequests = self.bounded(path, "max_subrequests", config.max_subrequests, 1000, 10, 10_000);
+        if config.provider == Some(Provider::Vllm) {
+            for (field, set) in [
+                ("mode", config.mode.is_some()),
+                ("native", config.native == Some(true)),
+                ("max_execution_ms", config.max_execution_ms.is_some()),
+                ("max_ttl_ms", config.max_ttl_ms.is_some()),
+            ] {
+                if set {
+                    self.mistake(format!("{path}.{field}"), "is for `\"provider\": \"runpod\"` only");
+                }
+            }
+        }
+        let native = config.provider == Some(Provider::Runpod) && config.native == Some(true);
+        if native && config.mode == Some(Mode::LoadBalancer) {
+            self.mistake(format!("{path}.native"), "is not for `\"mode\": \"load_balancer\"`, which has no jobs");
+        }
+        if native && config.api_key_secret.is_none() {
+            let message = "is missing: the job ids that clients of a `native` endpoint get are marked with it";
+            self.mistake(format!("{path}.api_key_secret"), message);
         }
         let base_url = config.base_url.as_deref().ok_or("is missing: for example `https://gpu.example.com/v1`");
         let base_url = base_url.and_then(check_url);
         if let Err(message) = base_url {
             self.mistake(format!("{path}.base_url"), message);
         }
-        let (Some(provider), Ok(base_url)) = (config.provider, base_url) else { return Usable::Reported };
+        let (Some(provider), Ok(base_url)) = (config.provider, base_url) else { return None };
         let (root, prefix) = match (provider, config.mode.unwrap_or_default()) {
             (Provider::Vllm, _) => match base_url.strip_suffix("/v1") {
                 Some(root) => (root, "/v1"),
@@ -132,21 +143,47 @@ impl Check<'_> {
             },
             (Provider::Runpod, Mode::Openai) => (base_url, "/openai/v1"),
             (Provider::Runpod, Mode::LoadBalancer) => (base_url.strip_suffix("/v1").unwrap_or(base_url), "/v1"),
-            (Provider::Runpod, Mode::Jobs) => {
-                let message = "`jobs` is not supported by this version, so no model uses this endpoint; `openai` is";
-                self.warnings.push(Mistake::at(format!("{path}.mode"), message));
-                return Usable::LeftOut;
-            }
+            (Provider::Runpod, Mode::Jobs) => (base_url, ""),
         };
-        let (name, root, via) = (name.to_owned(), root.to_owned(), config.via.clone());
-        Usable::Yes(Rc::new(Endpoint { name, provider, root, prefix, api_key, via }))
+        Some(Rc::new(Endpoint {
+            name: name.to_owned(),
+            provider,
+            mode: (provider == Provider::Runpod).then(|| config.mode.unwrap_or_default()),
+            root: root.to_owned(),
+            prefix,
+            api_key,
+            via: config.via.clone(),
+            native,
+            max_execution_ms,
+            max_ttl_ms,
+            max_subrequests,
+        }))
+    }
+
+    /// A number that must be from `least` to `most`.
+    fn bounded<N: PartialOrd + std::fmt::Display + Copy>(
+        &mut self,
+        path: &str,
+        field: &str,
+        value: Option<N>,
+        default: N,
+        least: N,
+        most: N,
+    ) -> N {
+        let value = value.unwrap_or(default);
+        if !(least..=most).contains(&value) {
+            self.mistake(format!("{path}.{field}"), format!("is {value}; it must be from {least} to {most}"));
+        }
+        value
     }
 
     fn policy(&mut self, name: &str, config: &PolicyConfig) -> Policy {
         let path = format!("policies.{name}");
+        if config.on_deadline == Some(OnDeadline::Partial) {
+            let message = "`partial` has an effect on `/runpod/…/runsync` only in this version";
+            self.warnings.push(Mistake::at(format!("{path}.on_deadline"), message));
+        }
         for (field, set) in [
-            ("queue_ms", config.queue_ms.is_some()),
-            ("on_deadline", config.on_deadline == Some(OnDeadline::Partial)),
             ("resume", !matches!(config.resume, None | Some(Resume::Off))),
             ("stream_internally", config.stream_internally == Some(true)),
             ("hedge_after_ms", config.hedge_after_ms.is_some()),
@@ -181,7 +218,7 @@ impl Check<'_> {
     }
 
     fn targets(&mut self, path: &str, list: &List<TargetConfig>, endpoints: &[Declared]) -> Vec<Target> {
-        let (mut targets, mut left_out) = (Vec::new(), false);
+        let mut targets = Vec::new();
         for (index, target) in (0usize..).zip(list) {
             let Some(target) = target else { continue };
             let path = format!("{path}.targets[{index}]");
@@ -191,11 +228,10 @@ impl Check<'_> {
                 continue;
             };
             match (0usize..).zip(endpoints).find(|(_, declared)| declared.name == *name) {
-                Some((index, Declared { usable: Usable::Yes(endpoint), .. })) => {
+                Some((index, Declared { usable: Some(endpoint), .. })) => {
                     targets.push(Target { endpoint: Rc::clone(endpoint), index, model: target.model.clone() });
                 }
-                Some((_, Declared { usable: Usable::LeftOut, .. })) => left_out = true,
-                Some((_, Declared { usable: Usable::Reported, .. })) => {}
+                Some((_, Declared { usable: None, .. })) => {}
                 None => {
                     self.mistake(format!("{path}.endpoint"), format!("names `{name}`, which is not in `endpoints`"))
                 }
@@ -203,8 +239,6 @@ impl Check<'_> {
         }
         if list.is_empty() {
             self.mistake(format!("{path}.targets"), "is empty: name at least one endpoint");
-        } else if targets.is_empty() && left_out {
-            self.mistake(format!("{path}.targets"), "has no endpoint that this version can use");
         }
         targets
     }
@@ -233,12 +267,20 @@ impl Check<'_> {
             let asked = self.references(&format!("{path}.policies"), &client.policies, "policies", |name| {
                 policies.contains_key(name)
             });
-            self.references(&format!("{path}.runpod"), &client.runpod, "endpoints", is_endpoint);
+            let runpod = self.references(&format!("{path}.runpod"), &client.runpod, "endpoints", is_endpoint);
+            for (index, name) in (0usize..).zip(&runpod) {
+                let closed = |declared: &&Declared| declared.usable.as_ref().is_some_and(|endpoint| !endpoint.native);
+                if endpoints.iter().filter(|declared| declared.name == *name).any(|declared| closed(&declared)) {
+                    let message = format!("names `{name}`, whose jobs are not open: it needs `\"native\": true`");
+                    self.mistake(format!("{path}.runpod[{index}]"), message);
+                }
+            }
             clients.push(Client {
                 name,
                 keys: self.keys(&path, &client.keys_sha256),
                 models: allowed,
                 policies: asked,
+                runpod,
             });
         }
         clients
@@ -339,9 +381,8 @@ impl Check<'_> {
     }
 }
 
-const fn without_effect(client: &ClientConfig) -> [(&'static str, bool); 6] {
+const fn without_effect(client: &ClientConfig) -> [(&'static str, bool); 5] {
     [
-        ("runpod", !client.runpod.is_empty()),
         ("rate_limiter", client.rate_limiter.is_some()),
         ("requests_per_minute", client.requests_per_minute.is_some()),
         ("max_concurrency", client.max_concurrency.is_some()),
@@ -350,8 +391,8 @@ const fn without_effect(client: &ClientConfig) -> [(&'static str, bool); 6] {
     ]
 }
 
-/// The policy of models that name none.
-const DEFAULT_POLICY: &str = "default";
+/// Seven days in milliseconds: RunPod's bound on `executionTimeout` and `ttl`.
+const LONGEST_JOB: u64 = 604_800_000;
 
 /// An absolute http(s) URL without user, query or fragment; returned without slashes at its end.
 fn check_url(url: &str) -> Result<&str, &'static str> {

@@ -61,17 +61,11 @@ fn a_full_example_is_read_without_a_mistake() {
     for config in [Value::from(EXAMPLE), serde_json::from_str(EXAMPLE).unwrap()] {
         let reading = read(config);
         assert_eq!(reading.mistakes, []);
-        let warned = [
-            "clients[0].rate_limiter",
-            "clients[0].runpod",
-            "endpoints[0].max_concurrency",
-            "endpoints[1].mode",
-            "endpoints[1].native",
-        ];
-        assert_eq!(paths(&reading.warnings), warned);
+        assert_eq!(paths(&reading.warnings), ["clients[0].rate_limiter", "endpoints[0].max_concurrency"]);
         let settings = reading.settings.unwrap();
         let qwen = settings.model("qwen").unwrap();
-        assert_eq!(qwen.targets.len(), 1, "a jobs endpoint is left out of models, and warned about");
+        assert!(qwen.targets[1].endpoint.takes_jobs() && qwen.targets[1].endpoint.native);
+        assert_eq!(settings.clients[0].runpod, ["burst"]);
         assert_eq!(qwen.targets[0].endpoint.root, "https://a100.example.com");
         assert_eq!(qwen.targets[0].model.as_deref(), Some("Qwen/Qwen2.5-7B-Instruct"));
         assert_eq!(settings.model("anything else").unwrap().name, "*");
@@ -158,9 +152,26 @@ fn a_target_that_names_no_endpoint_is_a_mistake() {
 }
 
 #[test]
-fn a_model_that_only_a_jobs_endpoint_serves_cannot_be_served() {
-    let reading = example_with(|config| config["models"][1]["targets"] = json!([{ "endpoint": "burst" }]));
-    assert_eq!(paths(&reading.mistakes), ["models[1].targets"]);
+fn what_only_runpod_endpoints_have_is_checked() {
+    let reading = example_with(|config| {
+        config["endpoints"][0]["native"] = true.into();
+        config["endpoints"][0]["max_ttl_ms"] = 60_000.into();
+        config["endpoints"][1]["max_execution_ms"] = 4999.into();
+        config["endpoints"][1]["max_subrequests"] = 9.into();
+        config["endpoints"][1].as_object_mut().unwrap().remove("api_key_secret");
+        config["clients"][0]["runpod"] = json!(["burst", "a100"]);
+    });
+    let expected = [
+        "clients[0].runpod[1]",
+        "endpoints[0].max_ttl_ms",
+        "endpoints[0].native",
+        "endpoints[1].api_key_secret",
+        "endpoints[1].max_execution_ms",
+        "endpoints[1].max_subrequests",
+    ];
+    assert_eq!(paths(&reading.mistakes), expected, "{:?}", reading.mistakes);
+    let reading = example_with(|config| config["endpoints"][1]["mode"] = "load_balancer".into());
+    assert_eq!(paths(&reading.mistakes), ["clients[0].runpod[0]", "endpoints[1].native"], "{:?}", reading.mistakes);
 }
 
 #[test]
@@ -243,7 +254,7 @@ fn every_field_of_a_policy_is_known() {
     let warned: Vec<&str> = paths(&reading.warnings).into_iter().filter(|path| path.starts_with("policies")).collect();
     assert_eq!(
         warned,
-        ["policies.default.breaker", "policies.default.hedge_after_ms", "policies.default.queue_ms"],
+        ["policies.default.breaker", "policies.default.hedge_after_ms"],
         "what has no effect in this version is warned about"
     );
 }

@@ -298,6 +298,7 @@ impl Record {
         };
         let whole = match self.ask.api.dialect() {
             Dialect::Messages => says("message_stop"),
+            Dialect::Job => reads.iter().any(|(name, _)| name == "status"),
             Dialect::Responses => {
                 ["response.completed", "response.incomplete", "response.failed"].into_iter().any(says)
             }

@@ -5,7 +5,6 @@ use crate::{record::Record, script::*, wanted::*, world::World};
 use fairlead_core::{
     api::Api,
     ask::Ask,
-    config::Provider,
     message::Headers,
     settings::{Endpoint, Secret},
 };
@@ -86,13 +85,7 @@ fn a_request_that_cannot_be_read_is_not_quoted() {
 
 #[test]
 fn a_secret_is_not_shown_by_accident() {
-    let endpoint = Endpoint {
-        name: "a".to_owned(),
-        provider: Provider::Vllm,
-        root: String::new(),
-        prefix: "/v1",
-        api_key: Some(Secret::new("sk-hush-a".to_owned())),
-        via: None,
-    };
+    let endpoint =
+        Endpoint { name: "a".to_owned(), api_key: Some(Secret::new("sk-hush-a".to_owned())), ..Endpoint::default() };
     assert!(!format!("{endpoint:?}").contains(HUSH));
 }

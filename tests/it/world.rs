@@ -22,7 +22,7 @@ use fairlead_core::{
     event::Event,
     fleet::Fleet,
     message::Request,
-    runtime::Runtime,
+    runtime::{Runtime, Task},
     settings::{Endpoint, Environment, Settings},
     time::Instant,
 };
@@ -337,7 +337,12 @@ pub struct State {
     pub stopping: Stopwatch,
     /// How often the clock was read since it last went on.
     clock_reads: usize,
+    /// Tasks that began since the last turn.
+    spawned: Vec<Task>,
 }
+
+/// How long tasks may go on behind a call.
+const BEHIND_MS: u64 = 30_000;
 
 /// The core may read the clock so often at one moment; a mebibyte byte by byte takes a few million.
 const MOST_CLOCK_READS: usize = 10_000_000;
@@ -418,11 +423,29 @@ impl Host {
     fn run(&self, future: impl Future<Output = ()>, cancelled_at: Option<u64>, watch: &mut dyn FnMut(&State)) {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
+        let mut tasks: Vec<Task> = Vec::new();
+        let mut over_at = None;
         loop {
             self.0.borrow_mut().awaited.clear();
-            let over = future.as_mut().poll(&mut context).is_ready();
+            if over_at.is_none() && future.as_mut().poll(&mut context).is_ready() {
+                over_at = Some(self.now_ms());
+            }
+            loop {
+                let spawned = std::mem::take(&mut self.0.borrow_mut().spawned);
+                if spawned.is_empty() {
+                    break;
+                }
+                tasks.extend(
+                    spawned
+                        .into_iter()
+                        .filter_map(|mut task| task.as_mut().poll(&mut context).is_pending().then_some(task)),
+                );
+            }
+            tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
             watch(&self.0.borrow());
-            if over {
+            // A Worker may go on so long behind its response.
+            let cut = over_at.is_some_and(|at| self.now_ms() >= at + BEHIND_MS);
+            if over_at.is_some() && tasks.is_empty() || cut {
                 return;
             }
             let mut state = self.0.borrow_mut();
@@ -480,6 +503,10 @@ impl Runtime for Host {
         let mut state = self.0.borrow_mut();
         let now = state.now;
         state.events.push((now, event.clone()));
+    }
+
+    fn spawn(&self, task: Task) {
+        self.0.borrow_mut().spawned.push(task);
     }
 }
 

@@ -12,10 +12,11 @@ mod response;
 mod routes;
 mod runtime;
 
+use std::rc::Rc;
 use worker::{Context, Env, Result, event};
 
 /// The entry point that the runtime calls for each request.
 #[event(fetch)]
 async fn fetch(request: web_sys::Request, env: Env, context: Context) -> Result<web_sys::Response> {
-    Ok(routes::answer(&request, &env, &context).await?)
+    Ok(routes::answer(&request, &env, &Rc::new(context)).await?)
 }

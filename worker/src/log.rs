@@ -40,8 +40,12 @@ struct CallLine<'a> {
 /// news.
 pub fn call(fields: &CallFields, event: &Event) {
     let level = match event {
-        Event::AttemptStarted { .. } => return,
-        Event::AttemptFailed { .. } => "warn",
+        Event::AttemptStarted { .. } | Event::JobStarted { .. } => return,
+        Event::JobCancelled { outcome: "cancelled" | "ended", .. } | Event::JobEnded { .. } => "info",
+        Event::AttemptFailed { .. }
+        | Event::JobSlow { .. }
+        | Event::CharactersDestroyed { .. }
+        | Event::JobCancelled { .. } => "warn",
         Event::CallEnded { outcome, .. } if outcome == "ok" || outcome == "client_gone" => "info",
         Event::CallEnded { .. } => "error",
     };

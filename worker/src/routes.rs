@@ -15,6 +15,7 @@ use fairlead_core::{
     caller, drive,
     error::{Code, Error},
     message::{Headers, ResponseHead},
+    native,
     settings::Settings,
     time::Instant,
 };
@@ -33,7 +34,7 @@ extern "C" {
 }
 
 /// Answers one request.
-pub async fn answer(request: &Request, env: &Env, context: &Context) -> Result<Response, JsValue> {
+pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Result<Response, JsValue> {
     let described = describe(request);
     let mut parts = described.split(SEPARATOR);
     let (method, url) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -44,6 +45,7 @@ pub async fn answer(request: &Request, env: &Env, context: &Context) -> Result<R
         gateway: gateway(env),
         headers: runtime::split(parts),
         path: path_of(url),
+        query: query_of(url),
         method,
         arrived: runtime::now(),
     };
@@ -94,10 +96,11 @@ impl From<JsValue> for Stop {
 struct Visit<'a> {
     request: &'a Request,
     env: &'a Env,
-    context: &'a Context,
+    context: &'a Rc<Context>,
     gateway: Rc<Gateway>,
     headers: Headers,
     path: &'a str,
+    query: &'a str,
     method: &'a str,
     arrived: Instant,
 }
@@ -124,7 +127,10 @@ impl Visit<'_> {
         let client = settings.admit(key)?;
         match api {
             Some(api) => self.call(api, settings, client, request_id, extra).await,
-            None => models(settings, client, self.path, extra),
+            None => match native::Path::read(self.path) {
+                Some(path) => self.errand(path, settings, client, request_id, extra).await,
+                None => models(settings, client, self.path, extra),
+            },
         }
     }
 
@@ -165,17 +171,53 @@ impl Visit<'_> {
         if exceeds(ask.body.len(), policy.max_request_bytes) {
             return Err(too_large(policy.max_request_bytes).into());
         }
-        let fields = CallFields {
-            request_id: request_id.to_owned(),
-            trace_id: caller::trace_id(&self.headers).map(str::to_owned),
-            client: client.map(|client| client.name.clone()),
-            route: api.path(),
-            model: model.name.clone(),
-        };
         let (request_id, seed) = (request_id.to_owned(), random());
         let order = Order { ask, model, policy, arrived: self.arrived, request_id, deadline_ms, seed };
+        self.carry_out(order, client, extra).await
+    }
+
+    /// Carries an errand on a job of the client's own out.
+    async fn errand(
+        &self,
+        path: native::Path<'_>,
+        settings: &Settings,
+        client: Option<&Client>,
+        request_id: &str,
+        extra: &Extra,
+    ) -> Result<Response, Stop> {
+        let deadline_ms = caller::deadline_ms(&self.headers)?;
+        let wanted = self.headers.get("x-fairlead-policy");
+        let (model, policy) = settings.plan_errand(client, path.endpoint, path.verb.is_once(), wanted)?;
+        let Some(target) = model.targets.first() else { return Err(native::not_found().into()) };
+        let limit = u64::try_from(path.verb.max_bytes()).unwrap_or(u64::MAX).min(policy.max_request_bytes);
+        let body = if path.verb.submits() { self.body(limit).await? } else { Rc::new([]) };
+        let patience_ms = deadline_ms.unwrap_or(u64::MAX).min(policy.deadline_ms);
+        let visit = native::Visit {
+            path,
+            query: self.query,
+            headers: &self.headers,
+            body: &body,
+            client: client.map(|client| &*client.name),
+            now: runtime::now(),
+            deadline: self.arrived.after(patience_ms),
+        };
+        let ask = visit.ask(&target.endpoint)?;
+        let (request_id, seed) = (request_id.to_owned(), random());
+        let order = Order { ask, model, policy, arrived: self.arrived, request_id, deadline_ms, seed };
+        self.carry_out(order, client, extra).await
+    }
+
+    async fn carry_out(&self, order: Order, client: Option<&Client>, extra: &Extra) -> Result<Response, Stop> {
+        let fields = CallFields {
+            request_id: order.request_id.clone(),
+            trace_id: caller::trace_id(&self.headers).map(str::to_owned),
+            client: client.map(|client| client.name.clone()),
+            route: order.ask.api.path(),
+            model: order.model.name.clone(),
+        };
         let call = Call::new(runtime::now(), order, Rc::clone(&self.gateway.fleet));
-        let runtime = WorkerRuntime::new(self.env.clone(), self.request.signal(), fields);
+        let context = Rc::clone(self.context);
+        let runtime = WorkerRuntime::new(self.env.clone(), context, self.request.signal(), fields);
         match drive::open(runtime, call).await {
             Some(opened) => Ok(response::of_call(opened, extra, self.context).await?),
             None => Err(Stop::Gone),
@@ -213,7 +255,11 @@ impl Visit<'_> {
 /// The method that a path takes; `None` where there is nothing.
 fn method_of(path: &str) -> Option<&'static str> {
     let read = path == "/health" || path == "/v1/models" || path.starts_with("/v1/models/");
-    if read { Some("GET") } else { Api::at(path).map(|_| "POST") }
+    match native::Path::read(path) {
+        _ if read => Some("GET"),
+        Some(path) => Some(path.verb.method().as_str()),
+        None => Api::at(path).map(|_| "POST"),
+    }
 }
 
 /// The path of an absolute URL, as the platform has normalised it.
@@ -221,6 +267,12 @@ fn path_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/");
     path.split(['?', '#']).next().unwrap_or("/")
+}
+
+/// What stands behind the `?` of an absolute URL.
+fn query_of(url: &str) -> &str {
+    let url = url.split('#').next().unwrap_or_default();
+    url.split_once('?').map_or("", |(_, query)| query)
 }
 
 /// `GET /v1/models` and `GET /v1/models/{id}`: the names that this client may ask for.

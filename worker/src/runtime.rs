@@ -7,7 +7,7 @@ use crate::{
 use fairlead_core::{
     event::Event,
     message::{Headers, Request, ResponseHead},
-    runtime::{Chunk, Exchange, Received, Runtime},
+    runtime::{Chunk, Exchange, Received, Runtime, Task},
     settings::Endpoint,
     time::Instant,
 };
@@ -78,16 +78,18 @@ extern "C" {
 const MAX_DELAY_MS: u64 = i32::MAX as u64;
 
 /// The host of one call.
+#[derive(Clone)]
 pub struct WorkerRuntime {
     env: Env,
-    departure: Departure,
-    fields: CallFields,
+    context: Rc<worker::Context>,
+    departure: Rc<Departure>,
+    fields: Rc<CallFields>,
 }
 
 impl WorkerRuntime {
     /// The host of a call that this request makes.
-    pub fn new(env: Env, signal: AbortSignal, fields: CallFields) -> Self {
-        Self { env, departure: Departure::new(signal), fields }
+    pub fn new(env: Env, context: Rc<worker::Context>, signal: AbortSignal, fields: CallFields) -> Self {
+        Self { env, context, departure: Rc::new(Departure::new(signal)), fields: Rc::new(fields) }
     }
 }
 
@@ -114,6 +116,10 @@ impl Runtime for WorkerRuntime {
 
     fn tell(&self, event: &Event) {
         log::call(&self.fields, event);
+    }
+
+    fn spawn(&self, task: Task) {
+        self.context.wait_until(task);
     }
 }
 

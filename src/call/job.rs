@@ -1,0 +1,550 @@
+//! An attempt at a job queue: the operations of one job, and what of it the client gets to see.
+
+use super::{Attempt, Call, Emit, Input, Output};
+use crate::{
+    classify::{Failure, JobFailure},
+    config::OnDeadline,
+    error::{Error, JobState},
+    event::Event,
+    fleet::{Fleet, Look},
+    jobs::{Aim, Answer, Job, MAX_ANSWER, News, Op, Pace, Piece, Want, Word},
+    message::{Headers, ResponseHead},
+    native::{self, Verb},
+    provider::runpod::{self, Lifetime},
+    quota::Permit,
+    settings::{Endpoint, Target},
+    time::Instant,
+};
+use serde_json::value::RawValue;
+use std::{cell::RefCell, collections::VecDeque, mem, rc::Rc};
+
+/// A job, and the operation of it that is under way.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) job: Job,
+    lifetime: Lifetime,
+    /// The response to that operation, as far as it has come.
+    head: Option<ResponseHead>,
+    body: Vec<u8>,
+    permit: Option<Permit>,
+    /// Until when its endpoint counts it among those that are followed.
+    followed: Instant,
+    sent_at: Instant,
+    /// Outputs have come that do not say how a choice ends.
+    native: bool,
+    torn: u32,
+}
+
+/// A job that nobody waits for any more.
+#[derive(Debug)]
+pub struct Settlement {
+    /// Whose.
+    pub endpoint: Rc<Endpoint>,
+    /// Its place in `CONFIG`.
+    pub index: usize,
+    /// The job; `None` while its submission is not answered.
+    pub job: Option<String>,
+    /// The exchange that its submission waits for.
+    pub exchange: Option<u32>,
+    /// For the endpoint's log.
+    pub request_id: String,
+    /// Fetches that may still be made for it.
+    pub fetches: u32,
+    /// Where cancels are counted.
+    pub fleet: Rc<RefCell<Fleet>>,
+}
+
+/// Fetches that are kept for the end: a cancel, and a look whether it was taken.
+const KEPT_FETCHES: u32 = 2;
+
+/// So long `/runpod/…/stream` waits for something to tell: RunPod's npm SDK asks again at once,
+/// some thousand times a second otherwise (wire facts, section 7, 11).
+const PEEK_MS: u64 = 1000;
+
+/// How long `/status-sync` waits where nobody says (RunPod's own default).
+const WAIT_MS: u64 = 90_000;
+
+impl Call {
+    /// The follower of the job that an attempt at this target is; `None` where it is none.
+    pub(super) fn follower(&self, now: Instant, target: &Target) -> Option<Follower> {
+        let endpoint = &target.endpoint;
+        let mut aim = Aim {
+            want: if self.order.ask.stream { Want::Outputs } else { Want::Result },
+            keeps: false,
+            deadline: self.deadline,
+            execution_ms: u64::MAX,
+            until: None,
+        };
+        let mut lifetime = Lifetime::until(now, self.deadline, endpoint);
+        let errand = self.order.ask.errand.as_ref();
+        let verb = errand.map(|errand| errand.verb);
+        let job = match (errand, verb) {
+            (Some(errand), Some(Verb::RunSync)) => {
+                lifetime = errand.lifetime;
+                aim.keeps = true;
+                aim.until = errand.wait_ms.map(|ms| now.after(ms));
+                aim.execution_ms = lifetime.execution_ms;
+                Job::submit(now, aim, false)
+            }
+            (Some(errand), Some(Verb::Stream | Verb::StatusSync)) => {
+                aim.until = match errand.verb {
+                    Verb::Stream if aim.want == Want::Outputs => None,
+                    Verb::Stream => Some(now.after(PEEK_MS)),
+                    _ => Some(now.after(errand.wait_ms.unwrap_or(WAIT_MS))),
+                };
+                if verb == Some(Verb::Stream) && aim.want == Want::Result {
+                    aim.want = Want::Peek;
+                }
+                Job::follow(now, aim, errand.job.clone().unwrap_or_default())
+            }
+            (None, _) if endpoint.takes_jobs() => {
+                aim.execution_ms = lifetime.execution_ms;
+                let look = self.fleet.borrow_mut().queue(target.index).look(now);
+                Job::submit(now, aim, look != Look::Queue)
+            }
+            _ => return None,
+        };
+        self.fleet.borrow_mut().queue(target.index).follow(now, self.deadline);
+        Some(Follower {
+            job,
+            lifetime,
+            head: None,
+            body: Vec::new(),
+            permit: None,
+            followed: self.deadline,
+            sent_at: now,
+            native: false,
+            torn: 0,
+        })
+    }
+
+    /// Sends whatever operations are due.
+    pub(super) fn tend(&mut self, now: Instant) {
+        if self.over || self.paused.is_some() {
+            return;
+        }
+        let due = |attempt: &Attempt| Some((attempt.id, attempt.job.as_ref()?.job.due(now)?));
+        while let Some((id, op)) = self.attempts.iter().find_map(due) {
+            self.send_operation(now, id, op);
+            if self.over {
+                return;
+            }
+        }
+    }
+
+    fn send_operation(&mut self, now: Instant, id: u32, op: Op) {
+        let request_id = self.attempt_id(id);
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let (Some(target), Some(follower)) = (self.order.model.targets.get(attempt.target), attempt.job.as_deref_mut())
+        else {
+            return;
+        };
+        let mut fleet = self.fleet.borrow_mut();
+        let queue = fleet.queue(target.index);
+        if op == Op::Health {
+            match queue.look(now) {
+                Look::Ask => queue.on_look(now),
+                Look::NoWorkers if self.route.has_others(attempt.target) => {
+                    drop(fleet);
+                    return self.on_failure(now, id, Failure::Job(JobFailure::NoWorkers));
+                }
+                // A job that nobody else takes waits for a worker here.
+                Look::NoWorkers | Look::Queue => return follower.job.skip_look(),
+            }
+        }
+        let permit = match queue.quota(op).map(|quota| quota.take(now, op.limit_ms())) {
+            Some(Err(at)) => return follower.job.defer(at),
+            Some(Ok(permit)) => Some(permit),
+            None => None,
+        };
+        let endpoint = Rc::clone(&target.endpoint);
+        let ask = &self.order.ask;
+        let request = match (op, &ask.errand) {
+            (Op::Submit, Some(_)) => runpod::submission(&endpoint, Rc::clone(&ask.body), &request_id),
+            (Op::Submit, None) => {
+                let body = runpod::openai_job(ask, target, follower.lifetime);
+                runpod::submission(&endpoint, body, &request_id)
+            }
+            (op, _) => Some(runpod::operation(&endpoint, op, follower.job.facts().id.as_deref(), &request_id)),
+        };
+        drop(fleet);
+        let Some(request) = request else {
+            return self.on_failure(now, id, Failure::Job(JobFailure::TooLarge));
+        };
+        follower.permit = permit;
+        follower.job.on_sent(now, op);
+        let exchange = self.send(endpoint, request);
+        if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) {
+            attempt.exchange = Some(exchange);
+        }
+    }
+
+    /// Something of the response to an operation.
+    pub(super) fn on_job_response(&mut self, now: Instant, id: u32, input: Input<'_>) {
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let Some(follower) = attempt.job.as_deref_mut() else { return };
+        match input {
+            Input::Head { head, .. } => follower.head = Some(head),
+            Input::Chunk { bytes, .. } if follower.body.len().saturating_add(bytes.len()) > MAX_ANSWER => {
+                self.on_answered(now, id, false);
+            }
+            Input::Chunk { bytes, .. } => follower.body.extend_from_slice(bytes),
+            Input::End { .. } => {
+                let whole = follower.head.as_ref().is_some_and(|head| head.length_fits(follower.body.len()));
+                self.on_answered(now, id, whole);
+            }
+            _ => self.on_answered(now, id, false),
+        }
+    }
+
+    /// The timers of jobs, but for those that every attempt has.
+    pub(super) fn on_job_timers(&mut self, now: Instant) {
+        if self.paused.is_some() {
+            return;
+        }
+        let ids: Vec<u32> = self.attempts.iter().map(|attempt| attempt.id).collect();
+        for id in ids {
+            let Some((follower, target)) = self
+                .attempts
+                .iter_mut()
+                .find(|attempt| attempt.id == id)
+                .and_then(|attempt| Some((attempt.job.as_deref_mut()?, attempt.target)))
+            else {
+                continue;
+            };
+            if follower.job.take_warning(now) {
+                let limit_ms = follower.lifetime.execution_ms;
+                let endpoint = self.name_of(target);
+                self.out.push_back(Output::Event(Event::JobSlow { attempt: id, endpoint, limit_ms }));
+            } else if follower.job.is_overdue(now) {
+                if follower.job.under_way() == Some(Op::Submit) {
+                    // Its answer may still come, and then there is something to cancel.
+                    self.on_failure(now, id, Failure::Job(JobFailure::SubmissionLost));
+                } else {
+                    self.on_answered(now, id, false);
+                }
+            } else if follower.job.is_waited_for(now) {
+                self.tell_result(now, id);
+            }
+        }
+    }
+
+    /// An operation is over.
+    fn on_answered(&mut self, now: Instant, id: u32, whole: bool) {
+        self.release_answered(id, whole);
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let (Some(target), Some(follower)) = (self.order.model.targets.get(attempt.target), attempt.job.as_deref_mut())
+        else {
+            return;
+        };
+        let left = target.endpoint.max_subrequests.saturating_sub(self.exchanges);
+        let mut fleet = self.fleet.borrow_mut();
+        let queue = fleet.queue(target.index);
+        if let (Some(permit), Some(op)) = (follower.permit.take(), follower.job.under_way())
+            && let Some(quota) = queue.quota(op)
+        {
+            quota.give_back(permit);
+        }
+        let pace = Pace { fair_share_ms: queue.fair_share_ms(), fetches: left.saturating_sub(KEPT_FETCHES) };
+        let (head, body) = (follower.head.take(), mem::take(&mut follower.body));
+        let answer = match &head {
+            Some(head) if whole => Answer::Whole { head, body: &body },
+            _ => Answer::Lost,
+        };
+        let news = follower.job.on_answer(now, answer, pace);
+        if let Some(health) = &news.health {
+            queue.on_health(now, health.clone());
+        }
+        if follower.job.facts().word == Some(Word::InProgress) {
+            queue.on_work(now);
+        }
+        let alone = !self.route.has_others(attempt.target);
+        drop(fleet);
+        let no_workers = news.health.as_ref().is_some_and(|health| !health.has_workers());
+        if no_workers && !alone {
+            return self.on_failure(now, id, Failure::Job(JobFailure::NoWorkers));
+        }
+        self.on_news(now, id, news);
+    }
+
+    /// The exchange has ended by itself, or is given up because it has not.
+    fn release_answered(&mut self, id: u32, whole: bool) {
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let exchange = attempt.exchange.take();
+        if let Some(exchange) = exchange.filter(|_| !whole) {
+            self.out.push_front(Output::Abort { exchange });
+        }
+    }
+
+    fn on_news(&mut self, now: Instant, id: u32, news: News) {
+        let News { queued, started, pieces, end, .. } = news;
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let target = attempt.target;
+        let Some(follower) = attempt.job.as_deref_mut() else { return };
+        let queued_ms = now.since(follower.sent_at);
+        let torn = follower.job.torn();
+        let characters = torn.saturating_sub(mem::replace(&mut follower.torn, torn));
+        // Nobody knows how long the handler of a client's own takes from output to output.
+        if follower.job.is_in_doubt() || (started && self.order.ask.errand.is_some()) {
+            attempt.timers.on_unseen();
+        } else if started {
+            attempt.timers.on_started(now);
+        } else if queued {
+            attempt.timers.on_queued(now);
+        }
+        if started {
+            let endpoint = self.name_of(target);
+            self.out.push_back(Output::Event(Event::JobStarted { attempt: id, endpoint, queued_ms }));
+        }
+        if queued && self.order.ask.stream && !self.committed {
+            self.commit_stream(now);
+            if let Some(comment) = self.queue_comment(now) {
+                self.emit(now, Emit::Bytes(comment));
+            }
+        }
+        if characters > 0 {
+            let endpoint = self.name_of(target);
+            self.out.push_back(Output::Event(Event::CharactersDestroyed { attempt: id, endpoint, characters }));
+        }
+        if !pieces.is_empty()
+            && let Some(Err(failure)) = self.feed(now, id, pieces)
+        {
+            return self.on_failure(now, id, failure);
+        }
+        match end {
+            None => {}
+            Some(Err(failure)) => self.on_failure(now, id, failure),
+            Some(Ok(())) if torn > 0 => self.on_failure(now, id, Failure::Job(JobFailure::Torn(torn))),
+            Some(Ok(())) => self.on_job_done(now, id),
+        }
+    }
+
+    /// Outputs of a job become the response that was asked for.
+    fn feed(&mut self, now: Instant, id: u32, pieces: Vec<Piece>) -> Option<Result<(), Failure>> {
+        let errand = self.order.ask.errand.is_some();
+        if !self.order.ask.stream {
+            // The result holds them all.
+            return None;
+        }
+        let outcome = self.step(now, id, |attempt, ask, out| {
+            if attempt.head().is_none() {
+                let headers = Headers::from_iter([("content-type", "text/event-stream; charset=utf-8")]);
+                if errand {
+                    attempt.open_natively(headers);
+                } else {
+                    attempt.on_head(now, ResponseHead { status: 200, headers }, ask)?;
+                    attempt.hold_end();
+                }
+            }
+            for piece in pieces {
+                if errand {
+                    out.push(Emit::Bytes(native::output_event(&piece)));
+                    continue;
+                }
+                if let Some(follower) = attempt.job.as_deref_mut() {
+                    follower.native |= runpod::is_native(&piece);
+                }
+                let bytes = runpod::stream_bytes(piece, ask.api.dialect());
+                attempt.on_bytes_of_job(now, &bytes, out)?;
+            }
+            Ok(())
+        });
+        outcome.filter(Result::is_err)
+    }
+
+    /// The job has completed, and nothing of it is missing.
+    fn on_job_done(&mut self, now: Instant, id: u32) {
+        if self.order.ask.errand.is_some() {
+            return self.tell_result(now, id);
+        }
+        let choices = self.order.ask.choices;
+        if self.order.ask.stream {
+            let fed = self.step(now, id, |attempt, _, out| {
+                let owes_end = attempt.job.as_ref().is_some_and(|follower| follower.native) && !attempt.is_whole();
+                if owes_end { attempt.on_bytes_of_job(now, &runpod::native_end(choices), out) } else { Ok(()) }
+            });
+            if let Some(Err(failure)) = fed {
+                return self.on_failure(now, id, failure);
+            }
+            return self.finish(now, id, Attempt::on_end);
+        }
+        let fed = self.step(now, id, |attempt, ask, out| {
+            let latest = attempt.job.as_ref().map(|follower| follower.job.latest().to_vec()).unwrap_or_default();
+            let result = crate::jobs::Reply::read(&latest).and_then(|reply| reply.output);
+            let body = result.map(|output: &RawValue| runpod::whole_bytes(output, ask.api.dialect()));
+            let headers = Headers::from_iter([("content-type", "application/json")]);
+            attempt.on_head(now, ResponseHead { status: 200, headers }, ask)?;
+            attempt.on_bytes_of_job(now, &body.unwrap_or_default(), out)
+        });
+        match fed {
+            Some(Err(failure)) => self.on_failure(now, id, failure),
+            _ => self.finish(now, id, Attempt::on_end),
+        }
+    }
+
+    /// The client of a job gets its result, or its state when it has waited long enough.
+    fn tell_result(&mut self, now: Instant, id: u32) {
+        let Some(errand) = self.order.ask.errand.clone() else { return };
+        let stream = self.order.ask.stream;
+        let told = self.step(now, id, |attempt, _, out| {
+            let Some(follower) = attempt.job.as_deref() else { return Ok(()) };
+            let state = errand.state(follower.job.facts(), &[]);
+            let (media_type, body) = match stream {
+                true => ("text/event-stream; charset=utf-8", native::end_event(&state)),
+                false => ("application/json", errand.relabel(follower.job.latest())),
+            };
+            if attempt.head().is_none() {
+                attempt.open_natively(Headers::from_iter([("content-type", media_type)]));
+            }
+            out.push(Emit::Bytes(body));
+            Ok(())
+        });
+        if told.is_some() {
+            // One that goes on was waited for as long as its client wished.
+            self.let_go_on(id);
+            self.succeed(now);
+        }
+    }
+
+    /// The outputs so far of a job whose client's deadline has come, if there are any.
+    pub(super) fn tell_partial(&mut self, now: Instant) -> bool {
+        let Some(errand) = self.order.ask.errand.clone().filter(|_| !self.committed) else { return false };
+        debug_assert_eq!(self.order.policy.on_deadline, OnDeadline::Partial);
+        let found = self.attempts.iter().find_map(|attempt| {
+            let job = &attempt.job.as_deref()?.job;
+            (!job.kept().is_empty()).then(|| errand.state(job.facts(), job.kept()))
+        });
+        let Some(mut state) = found else { return false };
+        if !errand.keep {
+            state.status = Some(Word::Cancelled.as_str());
+        }
+        let mut headers = Headers::from_iter([("content-type", "application/json")]);
+        headers.set("x-fairlead-truncated", "deadline");
+        self.commit(now, 200, headers);
+        self.emit(now, Emit::Bytes(native::partial(state)));
+        self.end(now, true, "partial", None);
+        true
+    }
+
+    /// What the client gets to know while its job waits: its state and the seconds so far.
+    pub(super) fn queue_comment(&self, now: Instant) -> Option<Vec<u8>> {
+        let follower = self.attempts.iter().find_map(|attempt| attempt.job.as_deref())?;
+        let word = follower.job.facts().word.filter(|_| follower.job.is_queued())?;
+        let seconds = now.since(follower.sent_at) / 1000;
+        Some(format!(": {} {seconds} s\n\n", word.as_str()).into_bytes())
+    }
+
+    /// Spends the status of a stream, before there is anything to stream.
+    pub(super) fn commit_stream(&mut self, now: Instant) {
+        self.commit(now, 200, Headers::from_iter([("content-type", "text/event-stream; charset=utf-8")]));
+    }
+
+    /// Times for `Server-Timing`, in milliseconds; RunPod's own where it has told them.
+    pub(super) fn server_timing(&mut self, now: Instant) -> String {
+        self.note_job();
+        let mut timing = format!("fairlead;dur={}, attempts;desc=\"{}\"", now.since(self.order.arrived), self.started);
+        let JobState { delay_time, execution_time, worker_id, .. } = &self.job;
+        for (name, ms) in [("queue", delay_time), ("execution", execution_time)] {
+            if let Some(ms) = ms {
+                timing.push_str(&format!(", {name};dur={ms}"));
+            }
+        }
+        let plain = |id: &&String| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if let Some(worker) = worker_id.as_ref().filter(plain) {
+            timing.push_str(&format!(", worker;desc=\"{worker}\""));
+        }
+        timing
+    }
+
+    /// Takes note of what is known of the newest job, before its attempt is dropped.
+    pub(super) fn note_job(&mut self) {
+        let errand = self.order.ask.errand.as_ref();
+        if let Some(job) = self.attempts.iter().rev().find_map(|attempt| Some(&attempt.job.as_deref()?.job)) {
+            let facts = job.facts();
+            self.job = errand.map_or_else(JobState::default, |errand| errand.state(facts, job.kept()));
+            self.job.delay_time = facts.delay_ms;
+            self.job.execution_time = facts.execution_ms;
+            self.job.worker_id = facts.worker.clone();
+        }
+    }
+
+    /// An error as the client of a job gets it.
+    pub(super) fn with_job(&self, mut error: Error) -> Error {
+        if self.order.ask.errand.is_some() && self.job != JobState::default() {
+            error.job = Some(Box::new(self.job.clone()));
+        }
+        error
+    }
+
+    /// What is wrong with a job whose stream is whole by its own words.
+    pub(super) fn flaw_of_job(&self, id: u32) -> Option<Failure> {
+        let attempt = self.attempts.iter().find(|attempt| attempt.id == id)?;
+        let torn = attempt.job.as_ref()?.job.torn();
+        (torn > 0).then_some(Failure::Job(JobFailure::Torn(torn)))
+    }
+
+    /// Whether the client asks about a job of its own.
+    pub(super) fn asks_about_a_job(&self) -> bool {
+        self.order.ask.errand.as_ref().is_some_and(|errand| errand.job.is_some())
+    }
+
+    /// A job whose attempt is dropped: told, and cancelled if nobody wants it to go on.
+    pub(super) fn settle(&mut self, id: u32) {
+        self.note_job();
+        let request_id = self.attempt_id(id);
+        // A job that was there before this call, or is to go on behind it.
+        let keep = self.order.ask.errand.as_ref().is_some_and(|errand| errand.keep || errand.verb != Verb::RunSync);
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let target = attempt.target;
+        let exchange = attempt.exchange.take();
+        let Some(follower) = attempt.job.take() else { return };
+        let Some(Target { endpoint, index, .. }) = self.order.model.targets.get(target) else { return };
+        self.fleet.borrow_mut().queue(*index).unfollow(follower.followed);
+        let facts = follower.job.facts();
+        if facts.id.is_some() {
+            self.out.push_back(Output::Event(Event::JobEnded {
+                attempt: id,
+                endpoint: endpoint.name.clone(),
+                status: facts.word.map(Word::as_str),
+                delay_ms: facts.delay_ms,
+                execution_ms: facts.execution_ms,
+                worker: facts.worker.clone(),
+            }));
+        }
+        let withdrawn = exchange.is_some_and(|exchange| withdraw(&mut self.out, exchange));
+        if withdrawn || !follower.job.may_run() || keep {
+            exchange.into_iter().for_each(|exchange| self.out.push_front(Output::Abort { exchange }));
+            return;
+        }
+        self.settlements.push_back(Settlement {
+            endpoint: Rc::clone(endpoint),
+            index: *index,
+            job: facts.id.clone(),
+            exchange,
+            request_id,
+            fetches: endpoint.max_subrequests.saturating_sub(self.exchanges),
+            fleet: Rc::clone(&self.fleet),
+        });
+    }
+
+    /// Lets a job go its way, if it has not ended.
+    fn let_go_on(&mut self, id: u32) {
+        self.note_job();
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let Some(follower) = attempt.job.take_if(|follower| follower.job.may_run()) else { return };
+        if let Some(target) = self.order.model.targets.get(attempt.target) {
+            self.fleet.borrow_mut().queue(target.index).unfollow(follower.followed);
+        }
+    }
+
+    fn name_of(&self, target: usize) -> String {
+        self.order.model.targets.get(target).map(|target| target.endpoint.name.clone()).unwrap_or_default()
+    }
+}
+
+/// Takes back a request that has not gone out yet.
+pub(super) fn withdraw(out: &mut VecDeque<Output>, exchange: u32) -> bool {
+    let place =
+        out.iter().position(|output| matches!(output, Output::Send { exchange: other, .. } if *other == exchange));
+    place.is_some_and(|place| out.remove(place).is_some())
+}

@@ -1,0 +1,618 @@
+//! A RunPod job, from its submission to its end.
+//!
+//! A [`Job`] says which operation to send and when ([`Job::due`]), takes in what came of it
+//! ([`Job::on_answer`]) and tells what that means. It never has more than one operation under way.
+//! What it stands on:
+//!
+//! - A poll that fails is polled again. Only [`Op::Submit`] starts anything, and it is sent once.
+//! - `/stream` consumes what it returns. Once a reply of it was lost, nothing more of the stream
+//!   can be shown without a gap: the job is followed by `/status`, and the aggregate of its final
+//!   status says what was missed.
+//! - What has come of the stream is held against that aggregate in any case ([`tally`]).
+//!
+//! Whom to ask next after a failure, how long to wait for content, and what a client sees of all
+//! this is not decided here.
+
+mod cancel;
+mod reply;
+mod tally;
+
+pub use cancel::{Cancel, Cancelled, Next};
+pub use reply::{Health, Piece, Reply, Word};
+
+use crate::{
+    classify::{Failure, JobFailure},
+    message::{Headers, ResponseHead},
+    provider::runpod,
+    time::Instant,
+};
+use tally::Tally;
+
+/// One operation of a job queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `GET /health`
+    Health,
+    /// `POST /run`
+    Submit,
+    /// `GET /stream/{job}`
+    Stream,
+    /// `GET /status/{job}`
+    Status,
+    /// `POST /cancel/{job}`
+    Cancel,
+}
+
+impl Op {
+    /// The longest that its answer is waited for, in milliseconds.
+    pub const fn limit_ms(self) -> u64 {
+        match self {
+            // Worth less than the job that waits for it.
+            Self::Health => 1500,
+            // It carries up to 20 MB.
+            Self::Submit => 30_000,
+            Self::Stream | Self::Status | Self::Cancel => 10_000,
+        }
+    }
+}
+
+/// What is wanted of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Its outputs, as they come.
+    Outputs,
+    /// Its result.
+    Result,
+    /// One answer of `/stream` that has something in it, as it is.
+    Peek,
+}
+
+/// What is wanted of a job, and within which bounds.
+#[derive(Clone, Debug)]
+pub struct Aim {
+    /// What.
+    pub want: Want,
+    /// Every output is kept, for an answer in case it does not end well.
+    pub keeps: bool,
+    /// When it must be over.
+    pub deadline: Instant,
+    /// The `executionTimeout` that was asked for, in milliseconds.
+    pub execution_ms: u64,
+    /// Until when its end is waited for; then its state is told as it is.
+    pub until: Option<Instant>,
+}
+
+/// How often a job may be asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Milliseconds between two polls at which all jobs of the endpoint together stay inside its quota.
+    pub fair_share_ms: u64,
+    /// Fetches that this call has left for polls.
+    pub fetches: u32,
+}
+
+/// What came of an operation.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<'a> {
+    /// A whole answer.
+    Whole {
+        /// Status and fields.
+        head: &'a ResponseHead,
+        /// The body.
+        body: &'a [u8],
+    },
+    /// None, or half of one: nobody knows what it was.
+    Lost,
+}
+
+/// What an answer has come to.
+#[derive(Debug, Default)]
+pub struct News {
+    /// It told the endpoint's health.
+    pub health: Option<Health>,
+    /// A poll has shown the job in its queue.
+    pub queued: bool,
+    /// A worker has it now, and had not before.
+    pub started: bool,
+    /// Outputs that nobody has seen yet.
+    pub pieces: Vec<Piece>,
+    /// The job is over for whoever waits: well, or not.
+    pub end: Option<Result<(), Failure>>,
+}
+
+/// What is known of a job, for the log and for whoever may know its id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// RunPod's id.
+    pub id: Option<String>,
+    /// Its last status.
+    pub word: Option<Word>,
+    /// Milliseconds in the queue, by RunPod's count.
+    pub delay_ms: Option<u64>,
+    /// Milliseconds at work, by RunPod's count.
+    pub execution_ms: Option<u64>,
+    /// Who was at it.
+    pub worker: Option<String>,
+}
+
+/// The machine. See the module's documentation.
+#[derive(Debug)]
+pub struct Job {
+    aim: Aim,
+    stage: Stage,
+    facts: Facts,
+    under_way: Option<(Op, Instant)>,
+    /// When the next operation goes out.
+    due: Instant,
+    tally: Tally,
+    /// A reply of `/stream` was lost: only the aggregate can say what comes next.
+    doubt: bool,
+    /// `/stream` does not serve this job.
+    no_stream: bool,
+    retries: u64,
+    /// Polls that failed one behind another, and since when.
+    failing: u32,
+    answered: Instant,
+    missing: u32,
+    started: Option<Instant>,
+    /// Whether execution has passed most of its time was told already.
+    warned: bool,
+    kept: Vec<Piece>,
+    kept_bytes: usize,
+    /// The newest answer about the job's status, as it came.
+    latest: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Looking,
+    Submitting,
+    /// Its state is asked for until it is final.
+    Following,
+    /// It has ended, and `/stream` may still hold outputs of it.
+    Draining(Word),
+    /// It has ended; the final status is to be had.
+    Closing,
+    Over,
+}
+
+/// A job in the queue is asked about so often: its first token must not wait for the next poll.
+const QUEUED_MS: u64 = 250;
+/// One whose worker is at it but has said nothing: the time to the first token counts.
+const STARTED_MS: u64 = 100;
+/// One whose outputs come.
+const FLOWING_MS: u64 = 150;
+/// One whose result is wanted as a whole: a tenth of the time it has taken, within these.
+const RESULT_MS: (u64, u64) = (100, 1000);
+/// One that can only be waited for, because a reply of its stream was lost.
+const DOUBT_MS: u64 = 500;
+/// After a poll that failed, doubled each time up to the second.
+const FAILED_MS: (u64, u64) = (200, 5000);
+/// A queue that answers nothing for so long has lost its job for us.
+const PATIENCE_MS: u64 = 60_000;
+/// `/status` may say 404 for a moment before it knows a new job; then the job has expired.
+const MISSING: u32 = 3;
+/// What is kept of outputs for an answer in case the job does not end well.
+const MAX_KEPT: usize = 1 << 20;
+/// Outputs of 1 MB each, and results of 20 MB, are what RunPod allows.
+pub const MAX_ANSWER: usize = 32 << 20;
+
+impl Job {
+    /// A job that is to be submitted, after a look at its endpoint's health or at once.
+    pub fn submit(now: Instant, aim: Aim, look_first: bool) -> Self {
+        Self::new(now, aim, if look_first { Stage::Looking } else { Stage::Submitting }, Facts::default())
+    }
+
+    /// A job that is there already.
+    pub fn follow(now: Instant, aim: Aim, id: String) -> Self {
+        Self::new(now, aim, Stage::Following, Facts { id: Some(id), ..Facts::default() })
+    }
+
+    fn new(now: Instant, aim: Aim, stage: Stage, facts: Facts) -> Self {
+        Self {
+            aim,
+            stage,
+            facts,
+            under_way: None,
+            due: now,
+            tally: Tally::default(),
+            doubt: false,
+            no_stream: false,
+            retries: 0,
+            failing: 0,
+            answered: now,
+            missing: 0,
+            started: None,
+            warned: false,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            latest: Vec::new(),
+        }
+    }
+
+    /// What is known of it.
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The newest answer about its status, as it came.
+    pub fn latest(&self) -> &[u8] {
+        &self.latest
+    }
+
+    /// Its outputs so far, where they are kept.
+    pub fn kept(&self) -> &[Piece] {
+        &self.kept
+    }
+
+    /// The operation that is under way.
+    pub fn under_way(&self) -> Option<Op> {
+        self.under_way.map(|(op, _)| op)
+    }
+
+    /// Whether it may be at work somewhere, so that it has to be cancelled when nobody wants it.
+    pub fn may_run(&self) -> bool {
+        let submitted = self.facts.id.is_some() || self.under_way() == Some(Op::Submit);
+        submitted && !self.facts.word.is_some_and(Word::is_final)
+    }
+
+    /// Whether it waits for a worker.
+    pub fn is_queued(&self) -> bool {
+        self.started.is_none() && self.stage == Stage::Following
+    }
+
+    /// Whether its outputs cannot be shown as they come any more.
+    pub const fn is_in_doubt(&self) -> bool {
+        self.doubt
+    }
+
+    /// Characters that its worker destroyed.
+    pub const fn torn(&self) -> u32 {
+        self.tally.torn()
+    }
+
+    /// When something is to be done: an operation goes out, or one has taken too long.
+    pub fn next(&self) -> Option<Instant> {
+        let due = match self.under_way {
+            Some((op, since)) => since.after(op.limit_ms()),
+            None => self.due,
+        };
+        let until = self.aim.until.filter(|_| self.under_way.is_none() && !self.latest.is_empty());
+        let next = due.min(until.unwrap_or(due));
+        let next = self.warning_at().map_or(next, |at| next.min(at));
+        (self.stage != Stage::Over).then_some(next)
+    }
+
+    /// Whether the operation that is under way has taken too long.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.under_way.is_some_and(|(op, since)| since.after(op.limit_ms()) <= now)
+    }
+
+    /// Whether its end was waited for as long as was wished.
+    pub fn is_waited_for(&self, now: Instant) -> bool {
+        self.under_way.is_none() && self.aim.until.is_some_and(|until| until <= now) && !self.latest.is_empty()
+    }
+
+    /// The operation that goes out now, if one does.
+    pub fn due(&self, now: Instant) -> Option<Op> {
+        let op = match self.stage {
+            Stage::Looking => Op::Health,
+            Stage::Submitting => Op::Submit,
+            Stage::Following if self.aim.want == Want::Peek => Op::Stream,
+            Stage::Following if !self.streams() || self.missing > 0 => Op::Status,
+            Stage::Following | Stage::Draining(_) => Op::Stream,
+            Stage::Closing => Op::Status,
+            Stage::Over => return None,
+        };
+        (self.under_way.is_none() && self.due <= now).then_some(op)
+    }
+
+    /// Whether `/stream` is read.
+    fn streams(&self) -> bool {
+        self.aim.want == Want::Outputs && !self.doubt && !self.no_stream
+    }
+
+    /// Its endpoint's health is known already.
+    pub const fn skip_look(&mut self) {
+        if matches!(self.stage, Stage::Looking) {
+            self.stage = Stage::Submitting;
+        }
+    }
+
+    /// That operation has gone out.
+    pub const fn on_sent(&mut self, now: Instant, op: Op) {
+        self.under_way = Some((op, now));
+    }
+
+    /// That operation cannot go out before `at`.
+    pub const fn defer(&mut self, at: Instant) {
+        self.due = at;
+    }
+
+    /// Whether execution has just passed four fifths of what it may take: told once.
+    pub fn take_warning(&mut self, now: Instant) -> bool {
+        let due = self.warning_at().is_some_and(|at| at <= now);
+        self.warned |= due;
+        due
+    }
+
+    fn warning_at(&self) -> Option<Instant> {
+        let started = self.started.filter(|_| !self.warned && self.stage == Stage::Following)?;
+        Some(started.after(self.aim.execution_ms / 5 * 4))
+    }
+
+    /// Takes in what came of the operation under way.
+    pub fn on_answer(&mut self, now: Instant, answer: Answer<'_>, pace: Pace) -> News {
+        let Some((op, _)) = self.under_way.take() else { return News::default() };
+        let mut news = News::default();
+        match (op, answer) {
+            (Op::Health, answer) => self.on_health(now, answer, &mut news),
+            (Op::Submit, answer) => self.on_submitted(now, answer, &mut news),
+            (_, Answer::Lost) => self.on_lost(now, op, &mut news),
+            (_, Answer::Whole { head, body }) => self.on_poll(now, op, head, body, &mut news),
+        }
+        if self.due <= now && self.stage == Stage::Following {
+            self.due = now.after(self.interval_ms(now, pace, !news.pieces.is_empty()));
+        }
+        if news.end.is_some() {
+            self.stage = Stage::Over;
+        }
+        news
+    }
+
+    /// The time until the next poll.
+    ///
+    /// Twice the even rate at first and ever less of it: fetches that are saved at the end, where
+    /// few calls come to, are better spent at the beginning.
+    fn interval_ms(&self, now: Instant, pace: Pace, flowing: bool) -> u64 {
+        let (least, most) = RESULT_MS;
+        let usual = match self.started {
+            None => QUEUED_MS,
+            _ if self.doubt => DOUBT_MS,
+            Some(_) if self.aim.want == Want::Peek => FLOWING_MS,
+            Some(started) if !self.streams() => (now.since(started) / 10).clamp(least, most),
+            Some(_) if flowing || !self.tally.is_empty() => FLOWING_MS,
+            Some(_) => STARTED_MS,
+        };
+        let left = now.until(self.aim.deadline);
+        let lasting = left / u64::from(pace.fetches.max(1)).saturating_mul(2);
+        usual.max(pace.fair_share_ms).max(if pace.fetches == 0 { left.saturating_add(1) } else { lasting })
+    }
+
+    /// The endpoint's health is only a hint: what cannot be read is taken for good news.
+    fn on_health(&mut self, now: Instant, answer: Answer<'_>, news: &mut News) {
+        let read = match answer {
+            Answer::Whole { head, body } if head.status == 200 => Health::read(body),
+            _ => None,
+        };
+        news.health = Some(read.unwrap_or_default());
+        self.stage = Stage::Submitting;
+        self.due = now;
+    }
+
+    fn on_submitted(&mut self, now: Instant, answer: Answer<'_>, news: &mut News) {
+        let lost = || Failure::Job(JobFailure::SubmissionLost);
+        let (head, body) = match answer {
+            Answer::Lost => return news.end = Some(Err(lost())),
+            Answer::Whole { head, body } => (head, body),
+        };
+        news.end = match head.status {
+            200..=299 => None,
+            // Said before anything was queued.
+            429 | 503 => Some(Err(refusal(head))),
+            500..=599 => Some(Err(lost())),
+            404 => Some(Err(Failure::Invalid("HTTP 404 to a job: no such endpoint at its `base_url`"))),
+            _ => Some(Err(refusal(head))),
+        };
+        if news.end.is_some() {
+            return;
+        }
+        let id = Reply::read(body).and_then(|reply| reply.id.map(|id| id.into_owned()));
+        let Some(id) = id.filter(|id| runpod::is_job_id(id)) else {
+            // Something was started, and nobody can tell what.
+            return news.end = Some(Err(lost()));
+        };
+        self.facts.id = Some(id);
+        self.stage = Stage::Following;
+        self.answered = now;
+        if let Some(reply) = Reply::read(body).filter(|reply| reply.word.is_some_and(Word::is_final)) {
+            // `/runsync` may bring the end along.
+            self.stage = Stage::Closing;
+            self.on_status(now, body, &reply, news);
+        }
+    }
+
+    /// A poll has brought nothing that could be understood.
+    fn on_lost(&mut self, now: Instant, op: Op, news: &mut News) {
+        if self.aim.want == Want::Peek {
+            return news.end = Some(Err(Failure::Job(JobFailure::Gap)));
+        }
+        // Its outputs went with it.
+        self.doubt |= op == Op::Stream;
+        if matches!(self.stage, Stage::Draining(_)) {
+            self.stage = Stage::Closing;
+        }
+        self.on_failed_poll(now, news);
+    }
+
+    fn on_failed_poll(&mut self, now: Instant, news: &mut News) {
+        let (first, most) = FAILED_MS;
+        let wait = first.saturating_mul(2u64.saturating_pow(self.failing)).min(most);
+        self.failing = self.failing.saturating_add(1);
+        self.due = now.after(wait);
+        if now.since(self.answered) >= PATIENCE_MS {
+            news.end = Some(Err(Failure::Job(JobFailure::QueueSilent)));
+        }
+    }
+
+    /// Nobody knows the job any more.
+    fn expire(&mut self, news: &mut News) {
+        let known = self.facts.word.is_some();
+        // There is nothing left to cancel.
+        self.facts.word = Some(Word::TimedOut);
+        news.end = Some(Err(Failure::Job(if known { JobFailure::Expired } else { JobFailure::Unknown })));
+    }
+
+    fn on_poll(&mut self, now: Instant, op: Op, head: &ResponseHead, body: &[u8], news: &mut News) {
+        match head.status {
+            200..=299 => {}
+            // Nothing was handed out.
+            429 => return self.on_failed_poll(now, news),
+            401 | 403 => return news.end = Some(Err(refusal(head))),
+            404 if self.aim.want == Want::Peek => return self.expire(news),
+            // `/status` has the last word.
+            400..=499 if op == Op::Stream => {
+                self.missing = self.missing.saturating_add(1);
+                self.due = now;
+                return;
+            }
+            404 if self.missing >= MISSING => return self.expire(news),
+            404 => {
+                self.missing = self.missing.saturating_add(1);
+                return self.on_failed_poll(now, news);
+            }
+            _ => return self.on_lost(now, op, news),
+        }
+        let Some(reply) = Reply::read(body) else { return self.on_lost(now, op, news) };
+        (self.failing, self.answered) = (0, now);
+        if op == Op::Status {
+            // It is there, so it is `/stream` that does not know it.
+            self.no_stream |= std::mem::take(&mut self.missing) > 0 && self.streams();
+            return self.on_status(now, body, &reply, news);
+        }
+        self.note(now, &reply, news);
+        if self.aim.want == Want::Peek {
+            self.latest = body.to_vec();
+            let something = !reply.entries.is_empty() || reply.word.is_some_and(Word::is_final);
+            news.end = something.then_some(Ok(()));
+        }
+        if news.end.is_some() {
+            return;
+        }
+        let drained = reply.entries.is_empty();
+        self.take_entries(now, reply.entries, news);
+        match (self.stage, reply.word) {
+            (Stage::Draining(_), _) if !drained => self.due = now,
+            (Stage::Draining(Word::Completed), _) => news.end = Some(Ok(())),
+            (Stage::Draining(_), _) => (self.stage, self.due) = (Stage::Closing, now),
+            // Its aggregate brings whatever is left.
+            (_, Some(Word::Completed)) => (self.stage, self.due) = (Stage::Closing, now),
+            (_, Some(word)) if word.is_final() => (self.stage, self.due) = (Stage::Draining(word), now),
+            _ => {}
+        }
+    }
+
+    fn on_status(&mut self, now: Instant, body: &[u8], reply: &Reply<'_>, news: &mut News) {
+        self.latest = body.to_vec();
+        self.note(now, reply, news);
+        let word = reply.word.filter(|word| word.is_final());
+        let Some(word) = word.filter(|_| news.end.is_none()) else {
+            if self.stage == Stage::Closing {
+                // `/stream` knows more than `/status` yet.
+                self.on_failed_poll(now, news);
+            }
+            return;
+        };
+        if word != Word::Completed {
+            if self.streams() && self.stage != Stage::Closing {
+                (self.stage, self.due) = (Stage::Draining(word), now);
+                return;
+            }
+            news.end = Some(Err(Failure::Job(self.cause(word, reply))));
+            return;
+        }
+        match self.aim.want {
+            Want::Outputs => self.complete(now, reply, news),
+            Want::Result | Want::Peek => news.end = Some(Ok(())),
+        }
+    }
+
+    /// The job has completed, and its outputs were wanted as they came.
+    fn complete(&mut self, now: Instant, reply: &Reply<'_>, news: &mut News) {
+        let gap = Failure::Job(JobFailure::Gap);
+        let result = || reply.output.map(Piece::read);
+        news.end = match reply.aggregate() {
+            Some(aggregate) if !self.tally.is_empty() || self.doubt => {
+                let rest = if self.tally.is_empty() { Some(aggregate) } else { self.tally.rest_of(aggregate) };
+                let whole = rest.is_some();
+                self.doubt = false;
+                self.take_entries(now, rest.unwrap_or_default(), news);
+                Some(if whole { Ok(()) } else { Err(gap) })
+            }
+            // Nothing says what was lost.
+            None if self.doubt => Some(Err(gap)),
+            // A handler that returns its result instead of yielding it.
+            _ if self.tally.is_empty() => {
+                self.take_entries(now, result().into_iter().collect(), news);
+                Some(Ok(()))
+            }
+            // No aggregate: then `/stream` is read to its end.
+            _ => {
+                (self.stage, self.due) = (Stage::Draining(Word::Completed), now);
+                None
+            }
+        };
+    }
+
+    /// Takes note of what every answer tells.
+    fn note(&mut self, now: Instant, reply: &Reply<'_>, news: &mut News) {
+        let facts = &mut self.facts;
+        facts.word = reply.word.or(facts.word);
+        facts.delay_ms = reply.delay_ms.or(facts.delay_ms);
+        facts.execution_ms = reply.execution_ms.or(facts.execution_ms);
+        facts.worker = reply.worker.as_ref().map(|worker| worker.clone().into_owned()).or(facts.worker.take());
+        let again = reply.retries > self.retries || (reply.word == Some(Word::InQueue) && self.started.is_some());
+        self.retries = self.retries.max(reply.retries);
+        if again && !self.tally.is_empty() {
+            // A second answer is about to come behind the first.
+            news.end = Some(Err(Failure::Job(JobFailure::Restarted)));
+        }
+        match reply.word {
+            Some(Word::InQueue) => (self.started, news.queued) = (None, true),
+            Some(Word::InProgress | Word::Completed | Word::Failed) if self.started.is_none() => {
+                (self.started, news.started) = (Some(now), true);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_entries(&mut self, now: Instant, entries: Vec<Piece>, news: &mut News) {
+        for piece in entries {
+            // Whether it is a repost only the aggregate can tell; until then nothing more is shown.
+            self.doubt |= self.tally.may_be_repost(now, &piece);
+            if self.doubt {
+                return;
+            }
+            self.tally.add(now, &piece);
+            if self.aim.keeps && self.kept_bytes < MAX_KEPT {
+                self.kept_bytes = self.kept_bytes.saturating_add(piece.to_json().len());
+                self.kept.push(piece.clone());
+            }
+            news.pieces.push(piece);
+        }
+    }
+
+    fn cause(&self, word: Word, reply: &Reply<'_>) -> JobFailure {
+        let limit_ms = self.aim.execution_ms;
+        match word {
+            Word::Cancelled => JobFailure::Cancelled,
+            // A job that expires in the queue is called so, too.
+            Word::TimedOut if self.facts.execution_ms.is_none_or(|ms| ms == 0) && !self.has_worked() => {
+                JobFailure::Expired
+            }
+            Word::TimedOut => JobFailure::TimedOut { limit_ms },
+            _ => runpod::cause(reply.error.map_or("", |error| error.get()), limit_ms),
+        }
+    }
+
+    /// Whether a worker is known to have had it.
+    const fn has_worked(&self) -> bool {
+        self.facts.worker.is_some() || !self.tally.is_empty()
+    }
+}
+
+fn refusal(head: &ResponseHead) -> Failure {
+    // Its words are about the gateway's envelope, not about the caller's request.
+    let headers: Headers = head.headers.iter().filter(|(name, _)| name.starts_with("retry-after")).collect();
+    Failure::Status { head: ResponseHead { status: head.status, headers }, body: None }
+}

@@ -1,0 +1,321 @@
+//! RunPod serverless: where its operations are, what a job is wrapped in, and what its words mean.
+//!
+//! Sources: the wire facts, sections 2 and 7.
+
+use crate::{
+    api::Dialect,
+    ask::Ask,
+    classify::{Failure, JobFailure},
+    jobs::{Op, Piece},
+    message::{Headers, Method, Request, ResponseHead},
+    settings::{Endpoint, Target},
+    time::Instant,
+};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use std::{borrow::Cow, rc::Rc};
+
+/// What `/run` takes, in bytes; larger ones go to `/runsync`.
+pub const MAX_RUN: usize = 10_000_000;
+/// What `/runsync` takes, in bytes.
+pub const MAX_RUNSYNC: usize = 20_000_000;
+
+/// RunPod's bounds on `executionTimeout` and `ttl`, in milliseconds.
+const EXECUTION_MS: (u64, u64) = (5000, 604_800_000);
+const TTL_MS: (u64, u64) = (10_000, 604_800_000);
+
+/// A job ends so long before its caller's deadline that its end can still be told.
+const MARGIN_MS: u64 = 1000;
+
+/// How long a job may be at work, and how long it may exist, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// `executionTimeout`
+    pub execution_ms: u64,
+    /// `ttl`, from the submission on. RunPod deletes the job then, even while it runs.
+    pub ttl_ms: u64,
+}
+
+impl Lifetime {
+    /// Of a job whose caller waits until `deadline`.
+    pub fn until(now: Instant, deadline: Instant, endpoint: &Endpoint) -> Self {
+        let left = now.until(deadline).saturating_sub(MARGIN_MS);
+        Self::within(left, left, endpoint)
+    }
+
+    /// Inside RunPod's bounds and the endpoint's own.
+    pub fn within(execution_ms: u64, ttl_ms: u64, endpoint: &Endpoint) -> Self {
+        let bound = |ms: u64, (least, most): (u64, u64), own: u64| ms.min(own).clamp(least, most);
+        Self {
+            execution_ms: bound(execution_ms, EXECUTION_MS, endpoint.max_execution_ms),
+            ttl_ms: bound(ttl_ms, TTL_MS, endpoint.max_ttl_ms),
+        }
+    }
+}
+
+/// Whether this is an id that RunPod may have given out, and safe in a path.
+pub fn is_job_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+/// An operation on a job, or on the endpoint's queue.
+pub fn operation(endpoint: &Endpoint, op: Op, job: Option<&str>, request_id: &str) -> Request {
+    let job = job.unwrap_or_default();
+    let (method, path) = match op {
+        Op::Health => (Method::Get, "/health".to_owned()),
+        Op::Submit => (Method::Post, "/run".to_owned()),
+        Op::Stream => (Method::Get, format!("/stream/{job}")),
+        Op::Status => (Method::Get, format!("/status/{job}")),
+        Op::Cancel => (Method::Post, format!("/cancel/{job}")),
+    };
+    request(endpoint, method, &path, request_id, Rc::new([]))
+}
+
+/// A request to the endpoint's queue.
+pub fn request(endpoint: &Endpoint, method: Method, path: &str, request_id: &str, body: Rc<[u8]>) -> Request {
+    let mut headers = Headers::from_iter([("x-request-id", request_id)]);
+    if !body.is_empty() {
+        headers.set("content-type", "application/json");
+    }
+    if let Some(key) = &endpoint.api_key {
+        headers.set("authorization", format!("Bearer {}", key.reveal()));
+    }
+    Request { method, url: format!("{}{path}", endpoint.root), headers, body }
+}
+
+/// The submission of a job; `None` where it is more than RunPod takes.
+pub fn submission(endpoint: &Endpoint, body: Rc<[u8]>, request_id: &str) -> Option<Request> {
+    let path = match body.len() {
+        0..=MAX_RUN => "/run",
+        // Answers with the job's id as soon as it may, which is after a second.
+        _ if body.len() <= MAX_RUNSYNC => "/runsync?wait=1000",
+        _ => return None,
+    };
+    Some(request(endpoint, Method::Post, path, request_id, body))
+}
+
+/// What a worker-vllm is given for a call: the route, and the caller's own bytes.
+pub fn openai_job(ask: &Ask, target: &Target, lifetime: Lifetime) -> Rc<[u8]> {
+    let route = ask.api.path();
+    let before = format!(r#"{{"input":{{"openai_route":"{route}","openai_input":"#);
+    let Lifetime { execution_ms, ttl_ms } = lifetime;
+    let behind = format!(r#"}},"policy":{{"executionTimeout":{execution_ms},"ttl":{ttl_ms}}}}}"#);
+    [before.as_bytes(), &ask.body_for(target.model.as_deref()), behind.as_bytes()].concat().into()
+}
+
+/// What an output of a worker-vllm adds to the event stream that was asked for.
+///
+/// Since 2.24 it is raw text of the stream, of arbitrary extent. Older workers send the same in
+/// batches, or the chunks as objects, one by one or in lists, without `[DONE]`; asked in their own
+/// form they send `{"choices":[{"tokens":[…]}],"usage":{…}}`.
+pub fn stream_bytes(piece: Piece, dialect: Dialect) -> Vec<u8> {
+    match piece {
+        Piece::Text(text) => text.into_bytes(),
+        Piece::Json(json) => {
+            let list: Vec<&RawValue> = serde_json::from_str(&json).unwrap_or_default();
+            let events = if list.is_empty() { vec![&*json] } else { list.iter().map(|item| item.get()).collect() };
+            let frame = |event: &str| [b"data: ", chunk(event, dialect).as_bytes(), b"\n\n"].concat();
+            events.into_iter().flat_map(frame).collect()
+        }
+    }
+}
+
+/// The answer that a worker-vllm's result holds: a list of one, or the answer itself, as an object
+/// or as text.
+pub fn whole_bytes(result: &RawValue, dialect: Dialect) -> Vec<u8> {
+    let list: Vec<&RawValue> = serde_json::from_str(result.get()).unwrap_or_default();
+    let only = if let [only] = *list { only } else { result };
+    match Piece::read(only) {
+        Piece::Text(text) => text.into_bytes(),
+        Piece::Json(json) => answer(&json, dialect).into_owned().into_bytes(),
+    }
+}
+
+/// The native output of workers before 2.24.
+#[derive(Deserialize)]
+struct Native {
+    choices: Vec<NativeChoice>,
+    #[serde(default)]
+    usage: Option<NativeUsage>,
+}
+
+#[derive(Deserialize)]
+struct NativeChoice {
+    tokens: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct NativeUsage {
+    #[serde(default)]
+    input: u64,
+    #[serde(default)]
+    output: u64,
+}
+
+impl Native {
+    fn read(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    fn usage(&self) -> Option<Value> {
+        let NativeUsage { input, output } = self.usage.as_ref()?;
+        let total = input.saturating_add(*output);
+        Some(json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": total }))
+    }
+
+    fn texts(&self) -> impl Iterator<Item = (usize, String)> {
+        self.choices.iter().map(|choice| choice.tokens.concat()).enumerate()
+    }
+}
+
+/// Whether this is the native output of an older worker, which does not say how a choice ends.
+pub fn is_native(piece: &Piece) -> bool {
+    matches!(piece, Piece::Json(json) if Native::read(json).is_some())
+}
+
+/// The end that a native stream owes once its job has completed.
+pub fn native_end(choices: usize) -> Vec<u8> {
+    let choice = |index| json!({ "index": index, "delta": {}, "text": "", "finish_reason": "stop" });
+    let choices: Vec<Value> = (0..choices).map(choice).collect();
+    let chunk =
+        json!({ "id": "job", "object": "chat.completion.chunk", "created": 0, "model": "", "choices": choices });
+    format!("data: {chunk}\n\n").into_bytes()
+}
+
+/// An event's JSON in the dialect that was asked for.
+fn chunk(json: &str, dialect: Dialect) -> Cow<'_, str> {
+    let Some(native) = Native::read(json) else { return json.into() };
+    let choices: Vec<Value> = match dialect {
+        Dialect::Completions => {
+            native.texts().map(|(index, text)| json!({ "index": index, "text": text, "finish_reason": null })).collect()
+        }
+        _ => {
+            let choice = |(index, text)| json!({ "index": index, "delta": { "content": text }, "finish_reason": null });
+            native.texts().map(choice).collect()
+        }
+    };
+    let object = if dialect == Dialect::Completions { "text_completion" } else { "chat.completion.chunk" };
+    let usage = native.usage();
+    json!({ "id": "job", "object": object, "created": 0, "model": "", "choices": choices, "usage": usage })
+        .to_string()
+        .into()
+}
+
+/// An answer's JSON in the dialect that was asked for.
+fn answer(json: &str, dialect: Dialect) -> Cow<'_, str> {
+    let Some(native) = Native::read(json) else { return json.into() };
+    let choice = |(index, text): (usize, String)| match dialect {
+        Dialect::Completions => json!({ "index": index, "text": text, "finish_reason": "stop" }),
+        _ => {
+            let message = json!({ "role": "assistant", "content": text });
+            json!({ "index": index, "message": message, "finish_reason": "stop" })
+        }
+    };
+    let choices: Vec<Value> = native.texts().map(choice).collect();
+    let object = if dialect == Dialect::Completions { "text_completion" } else { "chat.completion" };
+    let usage = native.usage();
+    json!({ "id": "job", "object": object, "created": 0, "model": "", "choices": choices, "usage": usage })
+        .to_string()
+        .into()
+}
+
+/// Why a job failed, from the JSON of its `error`.
+///
+/// A handler's exception comes as JSON in a string (`error_message`), a generator's as
+/// `handler: … \ntraceback: …`; worker-vllm's as the representation of a Python dictionary, whose
+/// quotes depend on what is in it; RunPod's own words stand for themselves.
+pub fn cause(error: &str, limit_ms: u64) -> JobFailure {
+    let words = serde_json::from_str::<String>(error).unwrap_or_else(|_| error.to_owned());
+    let has = |needle: &str| words.contains(needle);
+    if let Some((status, rest)) = vllm_status(&words) {
+        let headers = Headers::from_iter([("content-type", "application/json")]);
+        return JobFailure::Answered { head: ResponseHead { status, headers }, body: vllm_body(rest) };
+    }
+    if has("executionTimeout exceeded") || has("execution timeout") {
+        return JobFailure::TimedOut { limit_ms };
+    }
+    if has("job timed out after") {
+        return JobFailure::WorkerLost;
+    }
+    JobFailure::Raised(message(&words))
+}
+
+/// The status in `vLLM returned HTTP 400: …`, and what stands behind it.
+fn vllm_status(words: &str) -> Option<(u16, &str)> {
+    let (_, rest) = words.split_once("vLLM returned HTTP ")?;
+    let (digits, rest) = rest.split_at_checked(3)?;
+    let status = digits.parse().ok().filter(|status| (400..600).contains(status))?;
+    Some((status, rest.strip_prefix(": ").unwrap_or(rest)))
+}
+
+/// The server's own JSON at the start of this piece of a Python representation.
+fn vllm_body(rest: &str) -> Option<Vec<u8>> {
+    let read = |text: &str| {
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+        let value = values.next()?.ok()?;
+        value.get().starts_with('{').then(|| value.get().as_bytes().to_vec())
+    };
+    read(rest).or_else(|| read(&unescaped(rest)))
+}
+
+/// Python's escapes taken back: the representation of a string doubles its backslashes and puts
+/// one before a quote.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => match characters.next() {
+                Some('n') => plain.push('\n'),
+                Some('r') => plain.push('\r'),
+                Some('t') => plain.push('\t'),
+                Some(other) => plain.push(other),
+                None => {}
+            },
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// The longest message of a handler's exception that is passed on.
+const MAX_MESSAGE: usize = 300;
+
+/// A handler's message without its traceback.
+fn message(words: &str) -> String {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Raised {
+        error_type: String,
+        error_message: String,
+    }
+    let Raised { error_type, error_message } = serde_json::from_str(words).unwrap_or_default();
+    // `<class 'ValueError'>`
+    let class = error_type.split('\'').nth(1).unwrap_or(&error_type).to_owned();
+    let (told, _) = words.split_once("traceback:").unwrap_or((words, ""));
+    let told = told.trim().strip_prefix("handler:").unwrap_or(told).trim();
+    let text = match (class.is_empty(), error_message.is_empty()) {
+        (false, false) => format!("{class}: {error_message}"),
+        (false, true) => class,
+        (true, false) => error_message,
+        (true, true) => told.to_owned(),
+    };
+    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()
+}
+
+/// A load balancer's own words where no worker of its endpoint answers: its statuses are
+/// undocumented, its words are not.
+pub fn has_no_worker(body: &[u8]) -> bool {
+    let says = |words: &str| memchr::memmem::find(body, words.as_bytes()).is_some();
+    says("no workers available") || says("affinity_worker_gone") || says("worker_timeout")
+}
+
+/// What a load balancer's refusal really is.
+pub fn refusal(failure: Failure) -> Failure {
+    match failure {
+        Failure::Status { head, body: Some(body) } if has_no_worker(&body) => {
+            Failure::Status { head: ResponseHead { status: 503, ..head }, body: None }
+        }
+        failure => failure,
+    }
+}
