@@ -1,7 +1,6 @@
 // A simulated vLLM 0.32 server that can misbehave at byte level. It holds the sockets, chooses each request's fault and
 // remembers every request; what it answers is answers.mjs, how it fails is faults.mjs.
 
-import { EventEmitter } from 'node:events';
 import net from 'node:net';
 import { answer, parse } from './answers.mjs';
 import { FAULTS, isFault, perform } from './faults.mjs';
@@ -9,6 +8,7 @@ import { Refusal } from './errors.mjs';
 import { Reply } from './reply.mjs';
 import { BadRequest, RequestReader } from './requests.mjs';
 import { hex } from './tokens.mjs';
+import { Watched } from './watched.mjs';
 
 /**
  * @typedef {object} Options
@@ -48,7 +48,7 @@ export async function startVllm(options = {}) {
   return server;
 }
 
-class Vllm extends EventEmitter {
+class Vllm extends Watched {
   /** @type {RequestRecord[]} oldest first */
   requests = [];
   /** What /health says. */
@@ -63,7 +63,6 @@ class Vllm extends EventEmitter {
 
   constructor(options) {
     super();
-    this.setMaxListeners(0);
     this.#options = options;
     this.#net = net.createServer((socket) => this.#serve(socket));
   }
@@ -106,28 +105,6 @@ class Vllm extends EventEmitter {
     this.#script = [];
     this.#fault = { fault: 'ok' };
     this.healthy = true;
-  }
-
-  /** Resolves with the first true value of `predicate`, which is tried again whenever a request's record changes. */
-  until(predicate, ms = 5000) {
-    return new Promise((resolve, reject) => {
-      const settle = (done, value) => {
-        clearTimeout(timer);
-        this.off('change', check);
-        done(value);
-      };
-      const check = () => {
-        try {
-          const value = predicate();
-          if (value) settle(resolve, value);
-        } catch (error) {
-          settle(reject, error);
-        }
-      };
-      const timer = setTimeout(() => settle(reject, new Error(`not within ${ms} ms: ${predicate}`)), ms);
-      this.on('change', check);
-      check();
-    });
   }
 
   /** Destroys every connection at once. */
@@ -179,7 +156,7 @@ class Vllm extends EventEmitter {
   #remember(request) {
     this.#count += 1;
     const date = new Date(this.#options.now).toUTCString();
-    const record = new RequestRecord(request, this.#count, date, () => this.emit('change'));
+    const record = new RequestRecord(request, this.#count, date, () => this.changed());
     this.requests.push(record);
     if (this.requests.length > this.#options.keepRequests) this.requests.shift();
     record.changed();
