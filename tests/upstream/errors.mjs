@@ -2,6 +2,7 @@
 // An answer is plain data ({ status, type, body, headers? }); who writes it to a socket is reply.mjs.
 
 import { STATUS_CODES } from 'node:http';
+import { repr } from './python.mjs';
 
 export const ENGINE_DEAD = 'EngineCore encountered an issue. See stack trace (above) for the root cause.';
 
@@ -50,7 +51,7 @@ export const contextTooLong = (limit, tokens) =>
 
 /** FastAPI's validation errors reach the client as the Python repr of a dict, on lines of their own. */
 export function invalid(error) {
-  return new Refusal(400, `1 validation error:\n  ${pythonRepr(error)}`, 'Bad Request', error.loc);
+  return new Refusal(400, `1 validation error:\n  ${repr(error)}`, 'Bad Request', error.loc);
 }
 
 export const brokenJson = (position) => invalid({
@@ -67,12 +68,3 @@ export const notAnObject = () =>
 
 export const notAList = (field, input) =>
   invalid({ type: 'list_type', loc: `body.${field}`, msg: 'Input should be a valid list', input });
-
-function pythonRepr(value) {
-  if (value === null || value === undefined) return 'None';
-  if (typeof value === 'boolean') return value ? 'True' : 'False';
-  if (typeof value === 'number') return String(value);
-  if (typeof value === 'string') return value.includes("'") ? JSON.stringify(value) : `'${value}'`;
-  if (Array.isArray(value)) return `[${value.map(pythonRepr).join(', ')}]`;
-  return `{${Object.entries(value).map(([key, item]) => `'${key}': ${pythonRepr(item)}`).join(', ')}}`;
-}
