@@ -1,0 +1,187 @@
+// A simulated RunPod serverless: the public API under /v2/{endpoint}, in front of endpoints whose workers it simulates
+// as well. It holds the server and remembers every request; what a route does is runpod/operations.mjs.
+
+import http from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startEndpoint } from './runpod/endpoint.mjs';
+import { OPERATIONS, Refused } from './runpod/operations.mjs';
+import { Watched } from './watched.mjs';
+
+/**
+ * @typedef {object} Options besides these, the options of every endpoint: see runpod/endpoint.mjs
+ * @property {number} [port] 0 takes any
+ * @property {string} [host]
+ * @property {string} [apiKey]
+ * @property {number} [keepRequests] how many requests are remembered
+ * @property {Record<string, import('./runpod/endpoint.mjs').EndpointOptions>} [endpoints] by their ids
+ */
+const DEFAULTS = { port: 0, host: '127.0.0.1', apiKey: 'rpa_simulated', keepRequests: 5000, endpoints: { sim: {} } };
+
+const PATH = /^\/v2\/(?<id>[^/]+)\/(?<operation>[^/]+)(?:\/(?<rest>.+))?$/;
+
+/** @param {Options} [options] */
+export async function startRunpod(options = {}) {
+  const { port, host, apiKey, keepRequests, endpoints, ...shared } = { ...DEFAULTS, ...options };
+  const started = await Promise.all(
+    Object.entries(endpoints).map(([id, own]) => startEndpoint(id, { ...shared, ...own })),
+  );
+  const server = new Runpod({ host, apiKey, keepRequests }, started);
+  await server.listen(port);
+  return server;
+}
+
+class Runpod extends Watched {
+  /** @type {RequestRecord[]} oldest first */
+  requests = [];
+  #options;
+  #endpoints;
+  #http;
+  #count = 0;
+  #closing = false;
+
+  constructor(options, endpoints) {
+    super();
+    this.#options = options;
+    this.#endpoints = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]));
+    for (const { jobs } of endpoints) jobs.on('change', () => this.changed());
+    this.#http = http.createServer((request, response) => this.#serve(request, response));
+  }
+
+  listen(port) {
+    return new Promise((resolve, reject) => {
+      this.#http.once('error', reject);
+      this.#http.listen(port, this.#options.host, resolve);
+    });
+  }
+
+  get port() {
+    return this.#http.address().port;
+  }
+
+  get url() {
+    return `http://${this.#options.host}:${this.port}`;
+  }
+
+  get apiKey() {
+    return this.#options.apiKey;
+  }
+
+  /** Without an id, the first. */
+  endpoint(id = [...this.#endpoints.keys()][0]) {
+    const endpoint = this.#endpoints.get(id);
+    if (!endpoint) throw new Error(`there is no endpoint ${id}`);
+    return endpoint;
+  }
+
+  /** What a client calls its base URL. */
+  baseUrl(id) {
+    return `${this.url}/v2/${this.endpoint(id).id}`;
+  }
+
+  /** The ledgers of all endpoints in one. */
+  get ledger() {
+    return [...this.#endpoints.values()].flatMap(({ ledger }) => ledger);
+  }
+
+  /** Forgets the requests; jobs stay. */
+  reset() {
+    this.requests = [];
+  }
+
+  /** Ends every connection, job and timer at once. */
+  async close() {
+    this.#closing = true;
+    const closed = new Promise((resolve) => this.#http.close(resolve));
+    this.#http.closeAllConnections();
+    await Promise.all([closed, ...[...this.#endpoints.values()].map((endpoint) => endpoint.close())]);
+  }
+
+  async #serve(request, response) {
+    const record = this.#remember(request);
+    const gone = new AbortController();
+    response.on('close', () => {
+      gone.abort();
+      if (this.#closing) return;
+      if (response.writableFinished) record.finishedAt = Date.now();
+      else record.closedByClientAt = Date.now();
+      this.changed();
+    });
+    try {
+      await this.#answer(record, request, response, gone.signal);
+    } catch (error) {
+      if (!gone.signal.aborted) throw error;
+    }
+  }
+
+  #remember({ method, url, headers, rawHeaders }) {
+    this.#count += 1;
+    const { pathname: path, searchParams: query } = new URL(url, this.url);
+    const { id, operation, rest } = PATH.exec(path)?.groups ?? {};
+    const record = {
+      n: this.#count, method, target: url, path, query, headers, rawHeaders, endpoint: id, operation, rest,
+      body: Buffer.alloc(0), at: Date.now(), finishedAt: null, closedByClientAt: null, status: null, reply: undefined,
+    };
+    this.requests.push(record);
+    if (this.requests.length > this.#options.keepRequests) this.requests.shift();
+    this.changed();
+    return record;
+  }
+
+  async #answer(record, request, response, gone) {
+    const endpoint = this.#endpoints.get(record.endpoint);
+    const leave = endpoint?.limits.enter(record.operation);
+    try {
+      record.body = await bodyOf(request);
+      const answer = await this.#operate(record, endpoint, leave, gone).catch((error) => {
+        if (!(error instanceof Refused)) throw error;
+        return error.answer;
+      });
+      if (!gone.aborted) send(record, response, answer);
+    } finally {
+      leave?.();
+    }
+  }
+
+  async #operate(record, endpoint, isAllowed, gone) {
+    if (record.headers.authorization !== `Bearer ${this.#options.apiKey}`) throw new Refused(401, 'unauthorized');
+    if (!endpoint) throw new Refused(404, 'there is no such endpoint');
+    if (!isAllowed) throw new Refused(429, 'too many requests');
+    const { method, onJob, act } = Object.hasOwn(OPERATIONS, record.operation) ? OPERATIONS[record.operation] : {};
+    if (!act || Boolean(onJob) !== Boolean(record.rest)) throw new Refused(404, 'there is no such route');
+    if (method !== record.method) throw new Refused(405, 'method not allowed');
+    // Which status this has is undocumented.
+    if (record.body.length > (endpoint.options.maxBytes[record.operation] ?? Infinity)) {
+      throw new Refused(413, 'the payload is too large');
+    }
+    const job = onJob ? endpoint.jobs.find(record.rest) : undefined;
+    if (onJob && !job) throw new Refused(404, 'job not found');
+    if (job) job.polls[record.operation] += 1;
+    record.job = job?.id;
+    await sleep(endpoint.options.latencyMs[record.operation] ?? 0, undefined, { signal: gone });
+    const answer = await act({ endpoint, query: record.query, json: jsonOf(record.body), job, gone });
+    record.job ??= answer.body.id;
+    return answer;
+  }
+}
+
+async function bodyOf(request) {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+function jsonOf(bytes) {
+  try {
+    return JSON.parse(bytes.toString());
+  } catch {
+    return undefined;
+  }
+}
+
+function send(record, response, { status = 200, body }) {
+  const text = JSON.stringify(body);
+  const bytes = Buffer.from(text);
+  Object.assign(record, { status, reply: JSON.parse(text) });
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': bytes.length });
+  response.end(bytes);
+}
