@@ -2,9 +2,10 @@
 // as well. It holds the server and remembers every request; what a route does is runpod/operations.mjs.
 
 import http from 'node:http';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { behaviourOf } from './runpod/behaviour.mjs';
 import { startEndpoint } from './runpod/endpoint.mjs';
 import { OPERATIONS, Refused } from './runpod/operations.mjs';
+import { Reply } from './runpod/reply.mjs';
 import { Watched } from './watched.mjs';
 
 /**
@@ -83,9 +84,10 @@ class Runpod extends Watched {
     return [...this.#endpoints.values()].flatMap(({ ledger }) => ledger);
   }
 
-  /** Forgets the requests; jobs stay. */
+  /** Forgets requests and faults. Jobs stay, and so do limits. */
   reset() {
     this.requests = [];
+    for (const { faults } of this.#endpoints.values()) faults.reset();
   }
 
   /** Ends every connection, job and timer at once. */
@@ -102,8 +104,7 @@ class Runpod extends Watched {
     response.on('close', () => {
       gone.abort();
       if (this.#closing) return;
-      if (response.writableFinished) record.finishedAt = Date.now();
-      else record.closedByClientAt = Date.now();
+      if (!record.finishedAt) record[response.writableFinished ? 'finishedAt' : 'closedByClientAt'] = Date.now();
       this.changed();
     });
     try {
@@ -119,7 +120,8 @@ class Runpod extends Watched {
     const { id, operation, rest } = PATH.exec(path)?.groups ?? {};
     const record = {
       n: this.#count, method, target: url, path, query, headers, rawHeaders, endpoint: id, operation, rest,
-      body: Buffer.alloc(0), at: Date.now(), finishedAt: null, closedByClientAt: null, status: null, reply: undefined,
+      body: Buffer.alloc(0), at: Date.now(), finishedAt: null, closedByClientAt: null, fault: null, stalled: false,
+      status: null, reply: undefined,
     };
     this.requests.push(record);
     if (this.requests.length > this.#options.keepRequests) this.requests.shift();
@@ -130,25 +132,33 @@ class Runpod extends Watched {
   async #answer(record, request, response, gone) {
     const endpoint = this.#endpoints.get(record.endpoint);
     const leave = endpoint?.limits.enter(record.operation);
+    const reply = new Reply(response, record, gone, () => this.changed());
     try {
       record.body = await bodyOf(request);
-      const answer = await this.#operate(record, endpoint, leave, gone).catch((error) => {
-        if (!(error instanceof Refused)) throw error;
-        return error.answer;
-      });
-      if (!gone.aborted) send(record, response, answer);
+      const asked = this.#check(record, endpoint, leave);
+      const fault = endpoint.faults.next(record.operation, ...marksOf(asked));
+      record.fault = fault.name;
+      await reply.wait(endpoint.options.latencyMs[record.operation] ?? 0);
+      const answer = fault.params.effect ? await asked.operation.act({ ...asked, gone }) : undefined;
+      record.job ??= answer?.body.id;
+      await fault.run(reply, answer, fault.params);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      reply.whole(error.answer);
     } finally {
       leave?.();
     }
   }
 
-  async #operate(record, endpoint, isAllowed, gone) {
+  /** All that an operation has to know, of a request that may reach it. */
+  #check(record, endpoint, isAllowed) {
     if (record.headers.authorization !== `Bearer ${this.#options.apiKey}`) throw new Refused(401, 'unauthorized');
     if (!endpoint) throw new Refused(404, 'there is no such endpoint');
     if (!isAllowed) throw new Refused(429, 'too many requests');
-    const { method, onJob, act } = Object.hasOwn(OPERATIONS, record.operation) ? OPERATIONS[record.operation] : {};
-    if (!act || Boolean(onJob) !== Boolean(record.rest)) throw new Refused(404, 'there is no such route');
-    if (method !== record.method) throw new Refused(405, 'method not allowed');
+    const operation = Object.hasOwn(OPERATIONS, record.operation) ? OPERATIONS[record.operation] : undefined;
+    const onJob = Boolean(operation?.onJob);
+    if (!operation || onJob !== Boolean(record.rest)) throw new Refused(404, 'there is no such route');
+    if (operation.method !== record.method) throw new Refused(405, 'method not allowed');
     // Which status this has is undocumented.
     if (record.body.length > (endpoint.options.maxBytes[record.operation] ?? Infinity)) {
       throw new Refused(413, 'the payload is too large');
@@ -157,11 +167,14 @@ class Runpod extends Watched {
     if (onJob && !job) throw new Refused(404, 'job not found');
     if (job) job.polls[record.operation] += 1;
     record.job = job?.id;
-    await sleep(endpoint.options.latencyMs[record.operation] ?? 0, undefined, { signal: gone });
-    const answer = await act({ endpoint, query: record.query, json: jsonOf(record.body), job, gone });
-    record.job ??= answer.body.id;
-    return answer;
+    return { endpoint, operation, job, query: record.query, json: jsonOf(record.body) };
   }
+}
+
+/** The faults that a job asks for in its own input, and by what its requests are told from others. */
+function marksOf({ job, json }) {
+  if (job) return [job.behaviour.faults, job.id];
+  return [behaviourOf(json?.input).faults, JSON.stringify(json?.input)];
 }
 
 async function bodyOf(request) {
@@ -176,12 +189,4 @@ function jsonOf(bytes) {
   } catch {
     return undefined;
   }
-}
-
-function send(record, response, { status = 200, body }) {
-  const text = JSON.stringify(body);
-  const bytes = Buffer.from(text);
-  Object.assign(record, { status, reply: JSON.parse(text) });
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': bytes.length });
-  response.end(bytes);
 }

@@ -1,6 +1,7 @@
 // One serverless endpoint: its jobs, its workers, its limits, and what a test can do to it.
 
 import { startVllm } from '../vllm.mjs';
+import { Faults } from './faults.mjs';
 import { HANDLERS } from './handlers.mjs';
 import { Jobs } from './jobs.mjs';
 import { Limits } from './limits.mjs';
@@ -75,6 +76,8 @@ class Endpoint {
   vllm;
   jobs;
   limits;
+  /** What happens to requests: faults.script(operation, …) and faults.always(operation, …). */
+  faults = new Faults();
 
   constructor(id, options, vllm) {
     Object.assign(this, { id, options, vllm });
