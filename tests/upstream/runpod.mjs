@@ -6,6 +6,7 @@ import { behaviourOf } from './runpod/behaviour.mjs';
 import { startEndpoint } from './runpod/endpoint.mjs';
 import { OPERATIONS, Refused } from './runpod/operations.mjs';
 import { Reply } from './runpod/reply.mjs';
+import { WORKER_OPERATIONS } from './runpod/worker-side.mjs';
 import { Watched } from './watched.mjs';
 
 /**
@@ -32,8 +33,10 @@ export async function startRunpod(options = {}) {
 }
 
 class Runpod extends Watched {
-  /** @type {RequestRecord[]} oldest first */
+  /** Those to the public API, oldest first. */
   requests = [];
+  /** Those of real workers. */
+  workerRequests = [];
   #options;
   #endpoints;
   #http;
@@ -87,6 +90,7 @@ class Runpod extends Watched {
   /** Forgets requests and faults. Jobs stay, and so do limits. */
   reset() {
     this.requests = [];
+    this.workerRequests = [];
     for (const { faults } of this.#endpoints.values()) faults.reset();
   }
 
@@ -123,8 +127,9 @@ class Runpod extends Watched {
       body: Buffer.alloc(0), at: Date.now(), finishedAt: null, closedByClientAt: null, fault: null, stalled: false,
       status: null, reply: undefined,
     };
-    this.requests.push(record);
-    if (this.requests.length > this.#options.keepRequests) this.requests.shift();
+    const list = Object.hasOwn(WORKER_OPERATIONS, operation ?? '') ? this.workerRequests : this.requests;
+    list.push(record);
+    if (list.length > this.#options.keepRequests) list.shift();
     this.changed();
     return record;
   }
@@ -135,12 +140,13 @@ class Runpod extends Watched {
     const reply = new Reply(response, record, gone, () => this.changed());
     try {
       record.body = await bodyOf(request);
-      const asked = this.#check(record, endpoint, leave);
+      const asked = Object.hasOwn(WORKER_OPERATIONS, record.operation ?? '')
+        ? workerAsks(record, endpoint) : this.#check(record, endpoint, leave);
       const fault = endpoint.faults.next(record.operation, ...marksOf(asked));
       record.fault = fault.name;
       await reply.wait(endpoint.options.latencyMs[record.operation] ?? 0);
       const answer = fault.params.effect ? await asked.operation.act({ ...asked, gone }) : undefined;
-      record.job ??= answer?.body.id;
+      record.job ??= answer?.body?.id;
       await fault.run(reply, answer, fault.params);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -171,8 +177,20 @@ class Runpod extends Watched {
   }
 }
 
+/** What a worker has to say needs no key, and concerns only an endpoint that awaits workers. */
+function workerAsks(record, endpoint) {
+  const operation = WORKER_OPERATIONS[record.operation];
+  const [worker, job] = (record.rest ?? '').split('/');
+  if (endpoint?.options.handler !== 'real' || !worker) throw new Refused(404, 'there is no such route');
+  if (operation.method !== record.method) throw new Refused(405, 'method not allowed');
+  const taken = job && endpoint.jobs.find(job);
+  record.job = job;
+  return { endpoint, operation, worker, taken, query: record.query, json: jsonOf(record.body) };
+}
+
 /** The faults that a job asks for in its own input, and by what its requests are told from others. */
-function marksOf({ job, json }) {
+function marksOf({ job, taken, worker, json }) {
+  if (worker) return [taken?.behaviour.faults, taken?.id];
   if (job) return [job.behaviour.faults, job.id];
   return [behaviourOf(json?.input).faults, JSON.stringify(json?.input)];
 }

@@ -6,11 +6,13 @@ import { HANDLERS } from './handlers.mjs';
 import { Jobs } from './jobs.mjs';
 import { Limits } from './limits.mjs';
 import { Pool } from './pool.mjs';
+import { WorkerSide } from './worker-side.mjs';
 import { workerVllm } from './worker-vllm.mjs';
 
 /**
  * @typedef {object} EndpointOptions times in milliseconds
- * @property {string | import('./perform.mjs').Handler} [handler] a name in handlers.mjs, or `worker-vllm`
+ * @property {string | import('./perform.mjs').Handler} [handler] a name in handlers.mjs, `worker-vllm`, or
+ *   `real` for workers that come by themselves and talk to the worker side
  * @property {boolean} [aggregate] `return_aggregate_stream` of a generator; worker-vllm sets it by itself
  * @property {number} [workers] how many at most
  * @property {number} [warm] how many are there from the start and stay
@@ -19,6 +21,8 @@ import { workerVllm } from './worker-vllm.mjs';
  * @property {number} [idleMs] how long a worker without work stays
  * @property {number} [throttled] how many of the workers the platform holds back
  * @property {boolean} [dead] there is never a worker
+ * @property {number} [takeMs] how long a real worker's poll for a job, or for what to stop, may last
+ * @property {number} [workerLostMs] a real worker that is silent for so long is lost; 0: never
  * @property {number} [executionTimeoutMs] where the job's policy has none
  * @property {'FAILED' | 'TIMED_OUT'} [executionTimeoutEndsAs] docs say TIMED_OUT, users report FAILED
  * @property {number} [ttlMs] where the job's policy has none
@@ -49,6 +53,8 @@ export const DEFAULTS = {
   idleMs: 5000,
   throttled: 0,
   dead: false,
+  takeMs: 20_000,
+  workerLostMs: 0,
   executionTimeoutMs: 10 * MINUTE,
   executionTimeoutEndsAs: 'FAILED',
   ttlMs: DAY,
@@ -83,7 +89,8 @@ class Endpoint {
     Object.assign(this, { id, options, vllm });
     this.jobs = new Jobs(id, options);
     this.limits = new Limits(options);
-    this.workers = new Pool(id, options, handlerOf(options, vllm), this.jobs);
+    this.workers = options.handler === 'real' ? new WorkerSide(options, this.jobs)
+      : new Pool(id, options, handlerOf(options, vllm), this.jobs);
   }
 
   /** One entry for each job that was ever submitted, oldest first: what it cost, and how it was asked about. */

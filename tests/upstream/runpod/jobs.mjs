@@ -62,7 +62,7 @@ export class Jobs extends EventEmitter {
     job.startedAt ??= now;
     job.delayTime = now - job.queuedAt;
     job.workerId = workerId;
-    job.run = { workerId, from: now, to: null, stop, outputs: 0 };
+    job.run = { workerId, from: now, to: null, stop, outputs: 0, isDone: false };
     job.runs.push(job.run);
     const limit = job.policy.executionTimeout ?? this.#options.executionTimeoutMs;
     job.executionTimer = setTimeout(() => this.#outOfTime(job), limit).unref();
@@ -94,6 +94,7 @@ export class Jobs extends EventEmitter {
   /** What the worker posts as the end: { output?, error? }. */
   finish(job, run, { output, error }) {
     if (job.run !== run || job.behaviour.neverDone) return;
+    run.isDone = true;
     if (error !== undefined && error !== null) {
       this.#end(job, 'FAILED', { error, output: undefined });
     } else {
@@ -212,7 +213,7 @@ export class Jobs extends EventEmitter {
     if (!run) return;
     job.run = null;
     run.to = Date.now();
-    run.stop();
+    if (!run.isDone) run.stop();
   }
 
   #outOfTime(job) {

@@ -57,11 +57,12 @@ export class Reply {
   }
 
   /** Sends the head, and returns the body's bytes. A body that is text goes out as it is, all others as JSON. */
-  #head({ status = 200, type = 'application/json', headers = {}, body }) {
+  #head({ status = 200, type = 'application/json', headers = {}, body = '' }) {
     const text = typeof body === 'string' ? body : JSON.stringify(body);
     const bytes = Buffer.from(text);
     Object.assign(this.#record, { status, reply: typeof body === 'string' ? body : JSON.parse(text) });
-    this.#response.writeHead(status, { ...headers, 'content-type': type, 'content-length': bytes.length });
+    const entity = status === 204 ? {} : { 'content-type': type, 'content-length': bytes.length };
+    this.#response.writeHead(status, { ...headers, ...entity });
     return bytes;
   }
 }
