@@ -1,0 +1,103 @@
+// Real workers for a simulated RunPod: the `runpod` package from PyPI runs a handler of runpod/handlers/, and talks to
+// the simulation's worker side.
+
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { capture, root, run, step } from '../../scripts/process.mjs';
+import { workerEnvironment } from './runpod/worker-side.mjs';
+
+const VENV = join(root, '.tools', 'python');
+const PYTHON = join(VENV, 'bin', 'python');
+const STAMP = join(VENV, 'requirements.sha256');
+const folder = fileURLToPath(new URL('runpod/', import.meta.url));
+const REQUIREMENTS = [join(folder, 'requirements.txt'), join(folder, 'constraints.txt')];
+const NEEDS = 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)';
+
+const STARTS_WITHIN_MS = 30_000;
+
+/**
+ * The Python that has the SDK, installed unless it is there: 30 s, 200 MB, below .tools. Null, and words that say why,
+ * where there is no Python or the packages cannot be had.
+ */
+export async function ensureSdk() {
+  const wanted = createHash('sha256').update(REQUIREMENTS.map((file) => readFileSync(file)).join()).digest('hex');
+  if (existsSync(STAMP) && readFileSync(STAMP, 'utf8') === wanted) return PYTHON;
+
+  const python = ['python3', 'python'].find((name) => capture(name, ['-c', NEEDS]) !== undefined);
+  if (!python) return missing('Python 3.10 or newer, with venv and pip, is missing.');
+  step('Installing RunPod\'s worker SDK into .tools/python', '30 s, once');
+  rmSync(VENV, { recursive: true, force: true });
+  const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--requirement', REQUIREMENTS[0]];
+  for (const [command, args] of [[python, ['-m', 'venv', VENV]], [PYTHON, pip]]) {
+    if ((await run(command, args)) !== 0) return missing(`${[command, ...args].join(' ')} failed.`);
+  }
+  writeFileSync(STAMP, wanted);
+  return PYTHON;
+}
+
+function missing(why) {
+  console.log(`RunPod's worker SDK cannot be run: ${why}`);
+  return null;
+}
+
+/**
+ * A worker, once it waits for jobs.
+ *
+ * @param python what ensureSdk() returned
+ * @param runpod a simulation whose `endpoint` has the handler `real`
+ * @param handler the name of a file in runpod/handlers/
+ */
+export async function startWorker(python, runpod, handler, { endpoint, id = `real-${handler}`, pingMs } = {}) {
+  const child = spawn(python, ['-u', join(folder, 'launch.py'), join(folder, 'handlers', `${handler}.py`)], {
+    detached: true, // it has a child of its own that pings: both end together, as a process group
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: {
+      PATH: process.env.PATH,
+      HOME: VENV, // the SDK would read a RunPod key from the user's own home
+      RUNPOD_LOG_LEVEL: 'INFO',
+      ...workerEnvironment(runpod.baseUrl(endpoint), id, pingMs),
+    },
+  });
+  const worker = new Worker(id, child);
+  const asksForJobs = ({ operation, rest }) => operation.startsWith('job-take') && rest === id;
+  try {
+    await Promise.race([
+      runpod.until(() => runpod.workerRequests.some(asksForJobs), STARTS_WITHIN_MS),
+      once(child, 'exit').then(() => { throw new Error('the worker ended'); }),
+    ]);
+  } catch (error) {
+    await worker.stop();
+    throw new Error(`${error.message}\n${worker.log}`);
+  }
+  return worker;
+}
+
+class Worker {
+  /** What it wrote. */
+  log = '';
+  #child;
+  #gone;
+
+  constructor(id, child) {
+    this.id = id;
+    this.#child = child;
+    this.#gone = once(child, 'close');
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => { this.log += text; });
+    }
+  }
+
+  /** At once, as a machine that fails: a worker that is asked to end waits for its polls first. */
+  async stop() {
+    try {
+      process.kill(-this.#child.pid, 'SIGKILL');
+    } catch (error) {
+      if (error.code !== 'ESRCH') throw error;
+    }
+    await this.#gone;
+  }
+}
