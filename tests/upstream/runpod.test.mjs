@@ -10,6 +10,7 @@ const MESSAGES = [{ role: 'user', content: 'What is a fairlead?' }];
 const CHAT = { model: 'taught', messages: MESSAGES, stream: true };
 const TEXT = 'A fairlead guides a line and keeps it from chafing. Whatever the sea does, the line runs true.';
 const NEVER = 0x7fffffff;
+const SLACK_MS = 150;
 
 /** A RunPod with one endpoint, and its client. */
 async function start(t, options = {}) {
@@ -18,8 +19,10 @@ async function start(t, options = {}) {
   return { runpod, endpoint: runpod.endpoint(), client: new JobClient(runpod) };
 }
 
-const close = (actual, expected, by = 60) => Math.abs(actual - expected) <= by;
-const assertClose = (actual, expected, by) => assert.ok(close(actual, expected, by), `${actual} is not ${expected}`);
+/** Timers are never early by more than their rounding, and late by what else the machine has to do. */
+function assertTook(actual, ms) {
+  assert.ok(actual >= ms - 5 && actual <= ms + SLACK_MS, `${actual} ms is not ${ms} ms`);
+}
 const chat = (body) => ({ openai_route: '/v1/chat/completions', openai_input: { ...CHAT, ...body } });
 const contentOf = (sse) => sse.split('\n\n').filter((event) => event.startsWith('data: {'))
   .flatMap((event) => JSON.parse(event.slice('data: '.length)).choices)
@@ -35,8 +38,8 @@ describe('the shapes of the documented operations', () => {
     assert.equal(submitted.body.status, 'IN_QUEUE');
     const { delayTime, executionTime, workerId, ...rest } = await client.until(submitted.body.id);
     assert.deepEqual(rest, { id: submitted.body.id, output: { a: 1 }, status: 'COMPLETED' });
-    assertClose(delayTime, 50);
-    assertClose(executionTime, 0);
+    assertTook(delayTime, 50);
+    assertTook(executionTime, 0);
     assert.match(workerId, /^[0-9a-z]{14}$/);
   });
 
@@ -108,14 +111,16 @@ describe('the shapes of the documented operations', () => {
   });
 
   it('/health counts jobs and workers', async (t) => {
-    const { client, endpoint } = await start(t, { handler: 'sleep', workers: 2, coldStartMs: 40, throttled: 1 });
-    await client.run({ ms: 60 });
-    await client.run({ ms: 60 });
+    const { runpod, client, endpoint } = await start(t, {
+      handler: 'sleep', workers: 2, coldStartMs: 300, throttled: 1,
+    });
+    await client.run({ ms: 5000 });
+    await client.run({ ms: 5000 });
     assert.deepEqual((await client.health()).body, {
       jobs: { completed: 0, failed: 0, inProgress: 0, inQueue: 2, retried: 0 },
       workers: { idle: 0, initializing: 1, ready: 0, running: 0, throttled: 1, unhealthy: 0 },
     });
-    await sleep(70);
+    await runpod.until(() => endpoint.health.jobs.inProgress > 0);
     const { jobs, workers } = (await client.health()).body;
     assert.deepEqual([jobs.inProgress, jobs.inQueue, workers.running], [1, 1, 1]);
     endpoint.workers.throttled = 0;
@@ -163,18 +168,18 @@ describe('what is refused', () => {
 
 describe('workers', () => {
   it('are cold at first, then warm, then gone', async (t) => {
-    const { client } = await start(t, { coldStartMs: 100, idleMs: 100 });
-    assertClose((await client.runsync({})).body.delayTime, 100);
-    assertClose((await client.runsync({})).body.delayTime, 0);
-    await sleep(200);
+    const { client } = await start(t, { coldStartMs: 250, idleMs: 250 });
+    assertTook((await client.runsync({})).body.delayTime, 250);
+    assertTook((await client.runsync({})).body.delayTime, 0);
+    await sleep(400);
     assert.equal((await client.health()).body.workers.idle, 0);
-    assertClose((await client.runsync({})).body.delayTime, 100);
+    assertTook((await client.runsync({})).body.delayTime, 250);
   });
 
   it('take as many jobs at once as they may', async (t) => {
     const { client } = await start(t, { handler: 'sleep', workers: 2, concurrency: 2 });
-    const delays = await Promise.all(Array.from({ length: 5 }, async () => (await client.runsync({ ms: 100 })).body));
-    assert.deepEqual(delays.map(({ delayTime }) => (delayTime > 70 ? 1 : 0)).sort(), [0, 0, 0, 0, 1]);
+    const delays = await Promise.all(Array.from({ length: 5 }, async () => (await client.runsync({ ms: 300 })).body));
+    assert.deepEqual(delays.map(({ delayTime }) => delayTime >= 200).sort(), [false, false, false, false, true]);
     assert.equal(new Set(delays.map(({ workerId }) => workerId)).size, 2);
   });
 
@@ -196,9 +201,9 @@ describe('a job costs', () => {
     const { client, endpoint } = await start(t, { handler: 'sleep', coldStartMs: 100 });
     await client.runsync({ ms: 100 });
     const [{ submittedAt, startedAt, endedAt, billedMs }] = endpoint.ledger;
-    assertClose(startedAt - submittedAt, 100);
+    assertTook(startedAt - submittedAt, 100);
     assert.equal(billedMs, endedAt - startedAt);
-    assertClose(billedMs, 100);
+    assertTook(billedMs, 100);
   });
 
   it('nothing more once it is cancelled', async (t) => {
@@ -207,15 +212,16 @@ describe('a job costs', () => {
     await sleep(100);
     assert.ok(endpoint.ledger[0].billedMs > 0, 'while it runs the bill grows');
     await client.cancel(id);
-    const [{ billedMs, cancelRequestedAt, endedAt, polls }] = endpoint.ledger;
-    assertClose(billedMs, 100);
-    assertClose(cancelRequestedAt, endedAt, 5);
+    const [{ billedMs, startedAt, cancelRequestedAt, endedAt, polls }] = endpoint.ledger;
+    assert.equal(billedMs, endedAt - startedAt);
+    assert.ok(billedMs < 500, `${billedMs} of 2000 ms`);
+    assertTook(endedAt - cancelRequestedAt, 0);
     assert.equal(polls.cancel, 1);
     await sleep(50);
     assert.equal(endpoint.ledger[0].billedMs, billedMs);
     const left = (await client.stream(id)).body;
     assert.equal(left.status, 'CANCELLED');
-    assert.ok(left.stream.length < 10, 'nor does it yield any more');
+    assert.ok(left.stream.length < 20, 'nor does it yield any more');
   });
 
   it('nothing more past its executionTimeout, which users see as FAILED and docs call TIMED_OUT', async (t) => {
@@ -225,7 +231,7 @@ describe('a job costs', () => {
       const { body } = await client.runsync({ ms: 300 }, { policy: { executionTimeout: 100 } });
       assert.equal(body.status, as);
       assert.equal(body.error, as === 'FAILED' ? 'executionTimeout exceeded' : undefined);
-      assertClose(endpoint.ledger[0].billedMs, 100);
+      assertTook(endpoint.ledger[0].billedMs, 100);
       // The handler is deaf, so its worker is not free.
       assert.equal((await client.health()).body.workers.running, 1);
     }
@@ -238,31 +244,31 @@ describe('a job costs', () => {
       const { body: { id } } = await client.run({ ms: 1000 }, { policy: { ttl: 100 } });
       await sleep(130);
       assert.equal((await client.status(id)).status, 404);
-      const [{ status, billedMs }] = endpoint.ledger;
+      const [{ status, submittedAt, startedAt, billedMs }] = endpoint.ledger;
       assert.equal(status, 'EXPIRED');
-      assertClose(billedMs, options.dead ? 0 : 100);
+      assertTook(billedMs, options.dead ? 0 : 100 - (startedAt - submittedAt));
     }
   });
 });
 
 describe('a result', () => {
   it('is kept for a time that depends on how it was asked for, and on ?ttl', async (t) => {
-    const { client } = await start(t, { resultMs: 200, syncResultMs: 50 });
+    const { client } = await start(t, { resultMs: 600, syncResultMs: 50 });
     const { body: { id } } = await client.run({});
     const sync = (await client.runsync({})).body.id;
-    await sleep(80);
+    await sleep(100);
     assert.equal((await client.status(sync)).status, 404);
-    assert.equal((await client.call('GET', `/status/${id}?ttl=400`)).status, 200);
-    await sleep(200);
+    assert.equal((await client.call('GET', `/status/${id}?ttl=1200`)).status, 200);
+    await sleep(700);
     assert.equal((await client.status(id)).status, 200);
-    await sleep(250);
+    await sleep(700);
     assert.equal((await client.status(id)).status, 404);
   });
 
   it('may be there before the end, as progress', async (t) => {
-    const { client } = await start(t, { handler: 'progress' });
-    const { body: { id } } = await client.run({ n: 3, everyMs: 50 });
-    await sleep(70);
+    const { runpod, client, endpoint } = await start(t, { handler: 'progress' });
+    const { body: { id } } = await client.run({ n: 3, everyMs: 200 });
+    await runpod.until(() => endpoint.jobs.find(id).output);
     const { status, output } = (await client.status(id)).body;
     assert.deepEqual({ status, output }, { status: 'IN_PROGRESS', output: '1/3' });
     assert.deepEqual((await client.until(id)).output, { done: 3 });

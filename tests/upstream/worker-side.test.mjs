@@ -21,10 +21,9 @@ async function start(t, options = {}) {
 
 describe('a worker', () => {
   it('waits for a job, streams its outputs and ends it', async (t) => {
-    const { client, endpoint, take, post } = await start(t);
+    const { runpod, client, endpoint, take, post } = await start(t, { takeMs: 5000 });
     const polled = take();
-    await sleep(20);
-    assert.deepEqual(endpoint.health.workers.idle, 1);
+    await runpod.until(() => endpoint.health.workers.idle === 1);
     const { body: { id } } = await client.run({ a: 1 });
     assert.deepEqual((await polled).body, { id, input: { a: 1 } });
     assert.equal((await client.status(id)).body.status, 'IN_PROGRESS');
@@ -72,12 +71,12 @@ describe('a worker', () => {
   });
 
   it('is lost when it is silent', async (t) => {
-    const { client, take, ask } = await start(t, { workerLostMs: 100 });
+    const { client, take, ask } = await start(t, { workerLostMs: 400 });
     const { body: { id } } = await client.run({});
     await take();
-    await sleep(60);
+    await sleep(250);
     await ask('/ping/w1');
-    await sleep(60);
+    await sleep(250);
     assert.equal((await client.status(id)).body.status, 'IN_PROGRESS');
     assert.equal((await client.until(id)).error, 'job timed out after 1 retries');
   });

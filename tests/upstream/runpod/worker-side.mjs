@@ -44,6 +44,7 @@ export class WorkerSide {
     const worker = this.#seen(id);
     const isOffered = () => this.#jobs.queue.length > 0 && !this.throttled && !this.dead;
     worker.waiting += 1;
+    this.#jobs.emit('change');
     await this.#jobs.until(isOffered, this.#options.takeMs, gone);
     worker.waiting -= 1;
     const taken = [];
