@@ -146,7 +146,7 @@ class Runpod extends Watched {
       record.fault = fault.name;
       await reply.wait(endpoint.options.latencyMs[record.operation] ?? 0);
       const answer = fault.params.effect ? await asked.operation.act({ ...asked, gone }) : undefined;
-      record.job ??= answer?.body?.id;
+      record.job ??= answer?.job?.id ?? answer?.body?.id;
       await fault.run(reply, answer, fault.params);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -162,18 +162,17 @@ class Runpod extends Watched {
     if (!endpoint) throw new Refused(404, 'there is no such endpoint');
     if (!isAllowed) throw new Refused(429, 'too many requests');
     const operation = Object.hasOwn(OPERATIONS, record.operation) ? OPERATIONS[record.operation] : undefined;
-    const onJob = Boolean(operation?.onJob);
-    if (!operation || onJob !== Boolean(record.rest)) throw new Refused(404, 'there is no such route');
-    if (operation.method !== record.method) throw new Refused(405, 'method not allowed');
+    if (!operation || Boolean(operation.on) !== Boolean(record.rest)) throw new Refused(404, 'there is no such route');
+    if (operation.method && operation.method !== record.method) throw new Refused(405, 'method not allowed');
     // Which status this has is undocumented.
     if (record.body.length > (endpoint.options.maxBytes[record.operation] ?? Infinity)) {
       throw new Refused(413, 'the payload is too large');
     }
-    const job = onJob ? endpoint.jobs.find(record.rest) : undefined;
-    if (onJob && !job) throw new Refused(404, 'job not found');
+    const job = operation.on === 'job' ? endpoint.jobs.find(record.rest) : undefined;
+    if (operation.on === 'job' && !job) throw new Refused(404, 'job not found');
     if (job) job.polls[record.operation] += 1;
     record.job = job?.id;
-    return { endpoint, operation, job, query: record.query, json: jsonOf(record.body) };
+    return { endpoint, operation, job, route: record.rest, query: record.query, json: jsonOf(record.body) };
   }
 }
 
@@ -192,7 +191,8 @@ function workerAsks(record, endpoint) {
 function marksOf({ job, taken, worker, json }) {
   if (worker) return [taken?.behaviour.faults, taken?.id];
   if (job) return [job.behaviour.faults, job.id];
-  return [behaviourOf(json?.input).faults, JSON.stringify(json?.input)];
+  const input = json?.input ?? json; // of the OpenAI proxy the body itself
+  return [behaviourOf(input).faults, JSON.stringify(input)];
 }
 
 async function bodyOf(request) {

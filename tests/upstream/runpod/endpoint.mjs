@@ -7,12 +7,13 @@ import { Jobs } from './jobs.mjs';
 import { Limits } from './limits.mjs';
 import { Pool } from './pool.mjs';
 import { WorkerSide } from './worker-side.mjs';
+import { olderWorkerVllm } from './worker-vllm-older.mjs';
 import { workerVllm } from './worker-vllm.mjs';
 
 /**
  * @typedef {object} EndpointOptions times in milliseconds
- * @property {string | import('./perform.mjs').Handler} [handler] a name in handlers.mjs, `worker-vllm`, or
- *   `real` for workers that come by themselves and talk to the worker side
+ * @property {string | import('./perform.mjs').Handler} [handler] a name in handlers.mjs, `worker-vllm`,
+ *   `worker-vllm-older`, or `real` for workers that come by themselves and talk to the worker side
  * @property {boolean} [aggregate] `return_aggregate_stream` of a generator; worker-vllm sets it by itself
  * @property {number} [workers] how many at most
  * @property {number} [warm] how many are there from the start and stay
@@ -37,6 +38,12 @@ import { workerVllm } from './worker-vllm.mjs';
  * @property {object} [vllm] options of the simulated vLLM behind worker-vllm
  * @property {number} [seed] of the places where worker-vllm's stream is cut
  * @property {number} [pieceBytes] about how many bytes are between two of them; 0 leaves them as they arrive
+ * @property {boolean} [rawOpenaiOutput] of the older worker-vllm: RAW_OPENAI_OUTPUT
+ * @property {boolean} [flatErrors] of the older worker-vllm: its vLLM is older than v0.10.1
+ * @property {number} [openaiErrorStatus] what a job that fails without output is under /openai/v1; undocumented
+ * @property {boolean} [openaiCancelsOnDisconnect] whether the job ends with its client there; undocumented
+ * @property {number} [openaiStreamMs] a stream there that lasts longer ends without a word, as users have met it
+ * @property {number} [keepJobs] how many jobs are remembered
  */
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
@@ -69,6 +76,12 @@ export const DEFAULTS = {
   vllm: {},
   seed: 1,
   pieceBytes: 80,
+  rawOpenaiOutput: true,
+  flatErrors: false,
+  openaiErrorStatus: 500,
+  openaiCancelsOnDisconnect: false,
+  openaiStreamMs: DAY,
+  keepJobs: Infinity,
 };
 
 export async function startEndpoint(id, given) {
@@ -123,6 +136,7 @@ class Endpoint {
 function handlerOf({ handler, ...options }, vllm) {
   if (typeof handler === 'object') return handler;
   if (handler === 'worker-vllm') return workerVllm(vllm, options);
+  if (handler === 'worker-vllm-older') return olderWorkerVllm(vllm, options);
   if (!Object.hasOwn(HANDLERS, handler)) throw new Error(`there is no handler named ${handler}`);
   return HANDLERS[handler];
 }

@@ -13,7 +13,7 @@ export const FAULTS = {
   ok: afterwards('the operation\'s own answer', {}, (reply, answer) => reply.whole(answer)),
   slow: afterwards('the operation, and its answer `ms` later', { ms: 1000 }, async (reply, answer, { ms }) => {
     await reply.wait(ms);
-    reply.whole(answer);
+    await reply.whole(answer);
   }),
 
   // ---- statuses, before the operation ----
@@ -52,8 +52,8 @@ export const FAULTS = {
     await reply.hang();
   }),
   malformed: afterwards('half the answer, as if it were all of it', {}, (reply, answer) => {
-    const text = JSON.stringify(answer.body);
-    reply.whole({ ...answer, body: text.slice(0, text.length >> 1) });
+    const text = answer.chunks ? '{"choices":[' : JSON.stringify(answer.body);
+    return reply.whole({ status: answer.status, body: text.slice(0, text.length >> 1) });
   }),
   empty: afterwards('a 200 without a body', {}, (reply) => reply.whole({ body: '' })),
   'other-json': afterwards('JSON of another shape', {}, (reply) => reply.whole({ body: [{ message: 'ok' }] })),

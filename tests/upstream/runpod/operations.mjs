@@ -1,6 +1,8 @@
 // What each route under /v2/{id} does, and what it answers: { status?, body }. Shapes and bounds as documented in
 // RunPod's docs (serverless/endpoints/{operation-reference,send-requests}); where those are silent, a comment says so.
 
+import { openai } from './openai.mjs';
+
 const DEFAULT_WAIT_MS = 90_000;
 
 /** An answer instead of the operation's own. */
@@ -21,10 +23,11 @@ export class Refused extends Error {
  * @property {URLSearchParams} query
  * @property {any} json the request's body
  * @property {import('./jobs.mjs').Job} [job] the one in the path
+ * @property {string} [route] the rest of the path
  * @property {AbortSignal} gone the client has left
  *
- * `onJob`: the path goes on with a job's id.
- * @type {Record<string, { method: string, onJob?: boolean, act: (asked: Asked) => any }>}
+ * `on`: what the path goes on with. Without a method any will do.
+ * @type {Record<string, { method?: string, on?: 'job' | 'route', act: (asked: Asked) => any }>}
  */
 export const OPERATIONS = {
   run: {
@@ -48,7 +51,7 @@ export const OPERATIONS = {
 
   status: {
     method: 'GET',
-    onJob: true,
+    on: 'job',
     act({ endpoint, query, job }) {
       if (query.has('ttl')) endpoint.jobs.keep(job, Number(query.get('ttl')));
       return { body: job.view };
@@ -58,7 +61,7 @@ export const OPERATIONS = {
   /** No longer documented; the npm SDK uses it. */
   'status-sync': {
     method: 'GET',
-    onJob: true,
+    on: 'job',
     async act({ endpoint, query, job, gone }) {
       await endpoint.jobs.until(() => job.isOver, waitOf(endpoint, query), gone);
       return { body: job.view };
@@ -68,19 +71,19 @@ export const OPERATIONS = {
   /** The docs show a bare array; the object is what the SDKs read. */
   stream: {
     method: 'GET',
-    onJob: true,
+    on: 'job',
     act: ({ endpoint, job }) => ({ body: { status: job.status, stream: endpoint.jobs.drain(job) } }),
   },
 
   cancel: {
     method: 'POST',
-    onJob: true,
+    on: 'job',
     act: ({ endpoint, job }) => ({ body: { id: job.id, status: endpoint.jobs.cancel(job) } }),
   },
 
   retry: {
     method: 'POST',
-    onJob: true,
+    on: 'job',
     act({ endpoint, job }) {
       if (!endpoint.jobs.retry(job)) throw new Refused(400, `a job that is ${job.status} cannot be retried`);
       return { body: { id: job.id, status: job.status } };
@@ -91,6 +94,8 @@ export const OPERATIONS = {
     method: 'POST',
     act: ({ endpoint }) => ({ body: { removed: endpoint.jobs.purge(), status: 'completed' } }),
   },
+
+  openai: { on: 'route', act: openai },
 
   health: { method: 'GET', act: ({ endpoint }) => ({ body: endpoint.health }) },
 };

@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const RESET_AFTER_MS = 20;
+const FEW_CHUNKS = 3;
 
 export class Reply {
   #response;
@@ -23,14 +24,27 @@ export class Reply {
     this.#notify = notify;
   }
 
-  whole(answer) {
-    this.#response.end(this.#head(answer));
+  async whole(answer) {
+    if (!answer.chunks) return this.#response.end(this.#head(answer));
+    this.#streamHead(answer);
+    for await (const chunk of answer.chunks) await this.#write(chunk);
+    return this.#response.end();
   }
 
-  /** Half of the body, though the headers announce all of it. */
-  half(answer) {
-    const bytes = this.#head(answer);
-    return new Promise((resolve) => this.#response.write(bytes.subarray(0, bytes.length >> 1), resolve));
+  /** Half of the body, though the headers announce all of it; of a stream the beginning. */
+  async half(answer) {
+    if (!answer.chunks) {
+      const bytes = this.#head(answer);
+      return this.#write(bytes.subarray(0, bytes.length >> 1));
+    }
+    this.#streamHead(answer);
+    let count = 0;
+    for await (const chunk of answer.chunks) {
+      await this.#write(chunk);
+      count += 1;
+      if (count === FEW_CHUNKS) break;
+    }
+    return undefined;
   }
 
   /** Nothing more comes, until the client leaves. */
@@ -54,6 +68,15 @@ export class Reply {
     if (this.#response.headersSent) await this.wait(RESET_AFTER_MS);
     this.#record.finishedAt = Date.now();
     this.#response.socket.resetAndDestroy();
+  }
+
+  #write(bytes) {
+    return new Promise((resolve) => this.#response.write(bytes, resolve));
+  }
+
+  #streamHead({ status = 200, type, headers = {} }) {
+    this.#record.status = status;
+    this.#response.writeHead(status, { ...headers, 'content-type': type });
   }
 
   /** Sends the head, and returns the body's bytes. A body that is text goes out as it is, all others as JSON. */
