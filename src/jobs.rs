@@ -152,6 +152,7 @@ pub struct Job {
     retries: u64,
     /// Polls that failed one behind another, and since when.
     failing: u32,
+    submitted: Instant,
     answered: Instant,
     missing: u32,
     started: Option<Instant>,
@@ -176,8 +177,9 @@ enum Stage {
     Over,
 }
 
-/// A job in the queue is asked about so often: its first token must not wait for the next poll.
-const QUEUED_MS: u64 = 250;
+/// A job in the queue: soon behind its submission, for a warm worker takes it at once, and then so
+/// often that its first token does not wait for the next poll.
+const QUEUED_MS: (u64, u64) = (100, 250);
 /// One whose worker is at it but has said nothing: the time to the first token counts.
 const STARTED_MS: u64 = 100;
 /// One whose outputs come.
@@ -220,6 +222,7 @@ impl Job {
             no_stream: false,
             retries: 0,
             failing: 0,
+            submitted: now,
             answered: now,
             missing: 0,
             started: None,
@@ -367,7 +370,7 @@ impl Job {
     fn interval_ms(&self, now: Instant, pace: Pace, flowing: bool) -> u64 {
         let (least, most) = RESULT_MS;
         let usual = match self.started {
-            None => QUEUED_MS,
+            None => now.since(self.submitted).clamp(QUEUED_MS.0, QUEUED_MS.1),
             _ if self.doubt => DOUBT_MS,
             Some(_) if self.aim.want == Want::Peek => FLOWING_MS,
             Some(started) if !self.streams() => (now.since(started) / 10).clamp(least, most),
@@ -414,7 +417,7 @@ impl Job {
         };
         self.facts.id = Some(id);
         self.stage = Stage::Following;
-        self.answered = now;
+        (self.submitted, self.answered) = (now, now);
         if let Some(reply) = Reply::read(body).filter(|reply| reply.word.is_some_and(Word::is_final)) {
             // `/runsync` may bring the end along.
             self.stage = Stage::Closing;

@@ -171,7 +171,7 @@ fn what_only_runpod_endpoints_have_is_checked() {
     ];
     assert_eq!(paths(&reading.mistakes), expected, "{:?}", reading.mistakes);
     let reading = example_with(|config| config["endpoints"][1]["mode"] = "load_balancer".into());
-    assert_eq!(paths(&reading.mistakes), ["clients[0].runpod[0]", "endpoints[1].native"], "{:?}", reading.mistakes);
+    assert_eq!(paths(&reading.mistakes), ["endpoints[1].native"], "{:?}", reading.mistakes);
 }
 
 #[test]

@@ -43,7 +43,7 @@ export class Exchange {
     this.head = this.#send(service, url, {
       method,
       headers: split(fields),
-      body: body.slice(), // what crosses is a view of wasm's memory
+      body: method === 'GET' ? undefined : body.slice(), // what crosses is a view of wasm's memory
       redirect: 'manual',
       signal: this.#controller.signal,
     });
