@@ -18,6 +18,7 @@ export class Jobs extends EventEmitter {
   everyJob = {};
   nextJobs = [];
   #byId = new Map();
+  #count = 0;
   #counts = { completed: 0, failed: 0, retried: 0 };
   #options;
   #id;
@@ -31,9 +32,11 @@ export class Jobs extends EventEmitter {
   }
 
   submit({ input, policy = {} }, { sync = false } = {}) {
+    this.#count += 1;
     const behaviour = { ...this.everyJob, ...behaviourOf(input), ...this.nextJobs.shift() };
     const job = new Job({ id: this.#newId(sync), input, policy, sync, behaviour });
     this.all.push(job);
+    if (this.all.length > this.#options.keepJobs && this.all[0].isOver) this.#forget(this.all.shift());
     this.#byId.set(job.id, job);
     this.#enqueue(job);
     return job;
@@ -250,7 +253,7 @@ export class Jobs extends EventEmitter {
 
   /** Looks like theirs, and is the same on every run: `sync-` in front for /runsync, a region behind. */
   #newId(sync) {
-    const hash = createHash('sha256').update(`${this.#id} ${this.all.length}`).digest('hex');
+    const hash = createHash('sha256').update(`${this.#id} ${this.#count}`).digest('hex');
     const uuid = hash.slice(0, 32).replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, '$1-$2-$3-$4-$5');
     return `${sync ? 'sync-' : ''}${uuid}-u1`;
   }
