@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { capture, root, run, step } from '../../scripts/process.mjs';
 import { workerEnvironment } from './runpod/worker-side.mjs';
+import { Watched } from './watched.mjs';
 
 const VENV = join(root, '.tools', 'python');
 const PYTHON = join(VENV, 'bin', 'python');
@@ -76,19 +77,28 @@ export async function startWorker(python, runpod, handler, { endpoint, id = `rea
   return worker;
 }
 
-class Worker {
+class Worker extends Watched {
   /** What it wrote. */
   log = '';
   #child;
   #gone;
 
   constructor(id, child) {
+    super();
     this.id = id;
     this.#child = child;
     this.#gone = once(child, 'close');
     for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (text) => { this.log += text; });
+      stream.setEncoding('utf8').on('data', (text) => {
+        this.log += text;
+        this.changed();
+      });
     }
+  }
+
+  /** The first match in what it wrote, waited for. */
+  says(pattern) {
+    return this.until(() => pattern.exec(this.log));
   }
 
   /** At once, as a machine that fails: a worker that is asked to end waits for its polls first. */

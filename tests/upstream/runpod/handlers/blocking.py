@@ -1,4 +1,4 @@
-"""What makes an execution timeout: time.sleep() holds the event loop, so the worker hears of no stop until it is over."""
+"""time.sleep() holds the event loop: the worker hears of no stop, nor of a timeout, until it is over."""
 
 import time
 

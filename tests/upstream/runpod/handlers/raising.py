@@ -9,7 +9,7 @@ def handler(job):
     job_input = job["input"]
     if "progress" in job_input:
         runpod.serverless.progress_update(job, job_input["progress"])
-        time.sleep(0.3)
+        time.sleep(0.5)
     if "error" in job_input:
         return {"error": job_input["error"]}
     raise KeyError(job_input.get("key", "voice"))
