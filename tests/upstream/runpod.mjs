@@ -48,7 +48,8 @@ class Runpod extends Watched {
     this.#options = options;
     this.#endpoints = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]));
     for (const { jobs } of endpoints) jobs.on('change', () => this.changed());
-    this.#http = http.createServer((request, response) => this.#serve(request, response));
+    // Long, because a client's race for an idle connection would look like a fault that nobody asked for.
+    this.#http = http.createServer({ keepAliveTimeout: 75_000 }, (request, response) => this.#serve(request, response));
   }
 
   listen(port) {
@@ -139,7 +140,7 @@ class Runpod extends Watched {
     const leave = endpoint?.limits.enter(record.operation);
     const reply = new Reply(response, record, gone, () => this.changed());
     try {
-      record.body = await bodyOf(request);
+      record.body = await bodyOf(request, gone);
       const asked = Object.hasOwn(WORKER_OPERATIONS, record.operation ?? '')
         ? workerAsks(record, endpoint) : this.#check(record, endpoint, leave);
       const fault = endpoint.faults.next(record.operation, ...marksOf(asked));
@@ -195,9 +196,15 @@ function marksOf({ job, taken, worker, json }) {
   return [behaviourOf(input).faults, JSON.stringify(input)];
 }
 
-async function bodyOf(request) {
+async function bodyOf(request, gone) {
   const chunks = [];
-  for await (const chunk of request) chunks.push(chunk);
+  try {
+    for await (const chunk of request) chunks.push(chunk);
+  } catch {
+    // A body breaks off with its client only, whose leaving may be told a moment later.
+    await new Promise((resolve) => (gone.aborted ? resolve() : gone.addEventListener('abort', resolve)));
+    gone.throwIfAborted();
+  }
   return Buffer.concat(chunks);
 }
 

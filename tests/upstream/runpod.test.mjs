@@ -1,6 +1,7 @@
 // The simulated RunPod's public side: documented shapes, a job's life and cost, and worker-vllm behind it.
 
 import assert from 'node:assert/strict';
+import net from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { JobClient } from './job-client.mjs';
@@ -411,7 +412,18 @@ describe('the records', () => {
     assert.deepEqual(last.reply, body);
   });
 
-  it('say which seed of jobs it is: the same ids on every run', async (t) => {
+  it('know a client that leaves in the middle of its request', async (t) => {
+    const { runpod, client } = await start(t);
+    const socket = net.connect(runpod.port, '127.0.0.1');
+    socket.write(`POST /v2/sim/run HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"input"`);
+    await runpod.until(() => runpod.requests[0]);
+    socket.destroy();
+    await runpod.until(() => runpod.requests[0].closedByClientAt);
+    assert.deepEqual(runpod.ledger, []);
+    assert.equal((await client.run({})).status, 200);
+  });
+
+  it('hold the same job ids on every run', async (t) => {
     const ids = await Promise.all([1, 2].map(async () => (await (await start(t)).client.run({})).body.id));
     assert.equal(ids[0], ids[1]);
   });
