@@ -1,11 +1,13 @@
 // How the simulated RunPod goes wrong: its limits, the fate of a request, the fate of a job.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { JobClient } from './job-client.mjs';
 import { startRunpod } from './runpod.mjs';
 import { FAULTS } from './runpod/faults.mjs';
+import { HANDLERS } from './runpod/handlers.mjs';
 
 async function start(t, options = {}) {
   const runpod = await startRunpod(options);
@@ -223,4 +225,11 @@ describe('a job', () => {
     await client.cancel(id);
     assert.equal((await client.until(id)).status, 'COMPLETED');
   });
+});
+
+it('README lists every handler and every fault', () => {
+  const readme = readFileSync(new URL('runpod/README.md', import.meta.url), 'utf8');
+  for (const name of [...Object.keys(HANDLERS), ...Object.keys(FAULTS)]) {
+    assert.match(readme, new RegExp(`^\\|.*\`${name}\`.*\\|`, 'm'), name);
+  }
 });

@@ -96,7 +96,8 @@ describe('the older worker-vllm', () => {
   it('ends its own form at 100 tokens, and takes the batch sizes that the input gives', async (t) => {
     const { client } = await start(t, older());
     const { outputs } = await client.outputs({
-      prompt: 'x', stream: true, max_batch_size: 8, batch_size_growth_factor: 2, min_batch_size: 2, sim: { tokens: 200 },
+      prompt: 'x', stream: true, sim: { tokens: 200 },
+      max_batch_size: 8, batch_size_growth_factor: 2, min_batch_size: 2,
     });
     const sizes = outputs.map(({ choices: [{ tokens }] }) => tokens.length);
     assert.deepEqual(sizes.slice(0, 4), [2, 4, 8, 8]);

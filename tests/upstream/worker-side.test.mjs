@@ -1,4 +1,4 @@
-// What the simulated RunPod says to workers, shown by a worker made of plain requests. A real one: real-worker.test.mjs.
+// What the simulated RunPod says to workers, shown by plain requests. Real workers: real-worker.test.mjs.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
