@@ -154,7 +154,8 @@ struct NativeUsage {
 
 impl Native {
     fn read(json: &str) -> Option<Self> {
-        serde_json::from_str(json).ok()
+        // A chunk with nothing but token counts has no choices, in OpenAI's form.
+        serde_json::from_str(json).ok().filter(|native: &Self| !native.choices.is_empty())
     }
 
     fn usage(&self) -> Option<Value> {
@@ -240,12 +241,18 @@ pub fn cause(error: &str, limit_ms: u64) -> JobFailure {
     JobFailure::Raised(message(&words))
 }
 
-/// The status in `vLLM returned HTTP 400: …`, and what stands behind it.
+/// The status in `vLLM returned HTTP 400: …`, and what stands behind it. Older workers give the
+/// server's error alone, as `{'message': …, 'code': 400}`.
 fn vllm_status(words: &str) -> Option<(u16, &str)> {
-    let (_, rest) = words.split_once("vLLM returned HTTP ")?;
-    let (digits, rest) = rest.split_at_checked(3)?;
-    let status = digits.parse().ok().filter(|status| (400..600).contains(status))?;
-    Some((status, rest.strip_prefix(": ").unwrap_or(rest)))
+    let read = |rest: &str| rest.get(..3)?.parse().ok().filter(|status: &u16| (400..600).contains(status));
+    if let Some((_, rest)) = words.split_once("vLLM returned HTTP ") {
+        let (_, behind) = rest.split_at_checked(3)?;
+        return Some((read(rest)?, behind.strip_prefix(": ").unwrap_or(behind)));
+    }
+    let is_error = words.starts_with("{'message':") || words.starts_with("{\"message\":");
+    let code = words.rsplit_once("'code': ").or_else(|| words.rsplit_once("\"code\":"));
+    let (_, code) = code.filter(|_| is_error)?;
+    Some((read(code.trim_start())?, ""))
 }
 
 /// The server's own JSON at the start of this piece of a Python representation.
@@ -255,11 +262,12 @@ fn vllm_body(rest: &str) -> Option<Vec<u8>> {
         let value = values.next()?.ok()?;
         value.get().starts_with('{').then(|| value.get().as_bytes().to_vec())
     };
-    read(rest).or_else(|| read(&unescaped(rest)))
+    // Taken as it stands, an escaped backslash would be one too many.
+    read(&unescaped(rest)).or_else(|| read(rest))
 }
 
-/// Python's escapes taken back: the representation of a string doubles its backslashes and puts
-/// one before a quote.
+/// Python's escapes taken back: the representation of a string doubles its backslashes, puts one
+/// before a quote, and writes what cannot be printed by its number.
 fn unescaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -269,6 +277,16 @@ fn unescaped(text: &str) -> String {
                 Some('n') => plain.push('\n'),
                 Some('r') => plain.push('\r'),
                 Some('t') => plain.push('\t'),
+                Some(kind @ ('x' | 'u' | 'U')) => {
+                    let length = match kind {
+                        'x' => 2,
+                        'u' => 4,
+                        _ => 8,
+                    };
+                    let digits: String = characters.by_ref().take(length).collect();
+                    let number = u32::from_str_radix(&digits, 16).ok();
+                    plain.push(number.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
                 Some(other) => plain.push(other),
                 None => {}
             },
@@ -317,5 +335,81 @@ pub fn refusal(failure: Failure) -> Failure {
             Failure::Status { head: ResponseHead { status: 503, ..head }, body: None }
         }
         failure => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(error: &str) -> (u16, String) {
+        // As the platform tells it: text in JSON.
+        match cause(&serde_json::to_string(error).unwrap(), 5000) {
+            JobFailure::Answered { head, body } => (head.status, String::from_utf8(body.unwrap_or_default()).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_servers_status_and_words_are_got_back_from_a_python_representation() {
+        let single = r#"{'message': 'vLLM returned HTTP 400: {"error":{"message":"it\'s \\n bad\u200d","code":400}}', 'type': 'worker_error', 'code': None}"#;
+        assert_eq!(
+            answered(single),
+            (400, "{\"error\":{\"message\":\"it's \\n bad\u{200d}\",\"code\":400}}".to_owned())
+        );
+        let double = r#"{'message': "vLLM returned HTTP 503: it's full", 'type': 'worker_error', 'code': None}"#;
+        assert_eq!(answered(double), (503, String::new()));
+        let older = r#"{'object': 'error', 'message': 'no', 'type': 'BadRequestError', 'param': None, 'code': 400}"#;
+        assert!(matches!(cause(older, 1), JobFailure::Raised(_)));
+        let older = r#"{'message': 'no', 'type': 'BadRequestError', 'param': None, 'code': 404}"#;
+        assert_eq!(answered(older), (404, String::new()));
+        assert_eq!(answered("vLLM returned HTTP 429: {\"error\":\"x\"}").0, 429);
+    }
+
+    #[test]
+    fn what_runpod_and_handlers_say_is_told_apart() {
+        let cause = |error: &str| cause(&serde_json::to_string(error).unwrap(), 5000);
+        assert_eq!(cause("executionTimeout exceeded"), JobFailure::TimedOut { limit_ms: 5000 });
+        assert_eq!(cause("job timed out after 1 retries"), JobFailure::WorkerLost);
+        let raised = r#"{"error_type": "<class 'ValueError'>", "error_message": "no such file", "error_traceback": "Traceback …", "hostname": "h"}"#;
+        assert_eq!(cause(raised), JobFailure::Raised("ValueError: no such file".to_owned()));
+        let generator = "handler: no such file \ntraceback: Traceback (most recent call last): …";
+        assert_eq!(cause(generator), JobFailure::Raised("no such file".to_owned()));
+        assert_eq!(cause(""), JobFailure::Raised(String::new()));
+        for odd in
+            ["vLLM returned HTTP ", "vLLM returned HTTP 4é0", "{'message': 1, 'code': 9}", "\\", "{'message': '\\u12"]
+        {
+            let _ = cause(odd);
+        }
+    }
+
+    #[test]
+    fn a_jobs_times_stay_inside_runpods_bounds_and_the_endpoints_own() {
+        let endpoint = Endpoint { max_execution_ms: 60_000, max_ttl_ms: 90_000, ..Endpoint::default() };
+        let until = |ms| Lifetime::until(Instant::from_millis(0), Instant::from_millis(ms), &endpoint);
+        assert_eq!(until(31_000), Lifetime { execution_ms: 30_000, ttl_ms: 30_000 });
+        assert_eq!(until(2000), Lifetime { execution_ms: 5000, ttl_ms: 10_000 });
+        assert_eq!(until(3_600_000), Lifetime { execution_ms: 60_000, ttl_ms: 90_000 });
+    }
+
+    #[test]
+    fn every_form_of_a_workers_output_becomes_the_stream_that_was_asked_for() {
+        let stream = |piece, dialect| String::from_utf8(stream_bytes(piece, dialect)).unwrap();
+        assert_eq!(stream(Piece::Text("data: {\"a".into()), Dialect::Chat), "data: {\"a");
+        let list = Piece::Json(r#"[{"choices":[]},{"choices":[]}]"#.into());
+        assert_eq!(stream(list, Dialect::Chat), "data: {\"choices\":[]}\n\n".repeat(2));
+        let native = || Piece::Json(r#"{"choices":[{"tokens":["It ","was"]}],"usage":{"input":3,"output":2}}"#.into());
+        assert!(is_native(&native()));
+        let chat = stream(native(), Dialect::Chat);
+        assert!(chat.contains(r#""delta":{"content":"It was"}"#) && chat.contains(r#""prompt_tokens":3"#), "{chat}");
+        assert!(stream(native(), Dialect::Completions).contains(r#""text":"It was""#));
+        let whole = |json: &str| {
+            let raw = RawValue::from_string(json.to_owned()).unwrap();
+            String::from_utf8(whole_bytes(&raw, Dialect::Chat)).unwrap()
+        };
+        assert_eq!(whole(r#"[{"id": 1.0}]"#), r#"{"id": 1.0}"#, "bytes are kept");
+        assert_eq!(whole(r#"{"id":1}"#), r#"{"id":1}"#);
+        assert_eq!(whole(r#"["{\"id\":1}"]"#), r#"{"id":1}"#);
+        assert!(whole(r#"[{"choices":[{"tokens":["a"]}]}]"#).contains(r#""finish_reason":"stop""#));
     }
 }
