@@ -11,7 +11,10 @@ import { bin, continueOnPackagedNode, ensurePackages } from './setup.mjs';
 
 const HOST = '127.0.0.1';
 /** The endpoints of CONFIG in wrangler.toml that are simulated here. */
-const SIMULATED = ['demo-a', 'demo-b'];
+const SERVERS = ['demo-a', 'demo-b'];
+const RUNPOD = 'demo-runpod';
+/** At the pace of a real one. It may run for days, and nobody reads its records. */
+const MODEL = { models: ['fairlead-demo'], firstTokenMs: 300, tokenMs: 40, keepRequests: 20 };
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 5_000;
 
@@ -23,23 +26,24 @@ await main(async () => {
   await build();
 
   step('Starting the gateway and its simulated endpoints', '5 s');
-  const endpoints = await startEndpoints();
+  const servers = await startServers();
+  const runpod = await startRunpod();
   const stopped = new Promise((_, reject) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => reject(new Failure('Stopped.', 0)));
   });
-  const gateway = startGateway(port, await configFor(endpoints));
+  const gateway = startGateway(port, await configFor(servers, runpod));
   try {
     const url = `http://${HOST}:${port}`;
     const ended = gateway.exit.then(() => {
       throw new Failure(`wrangler ended by itself.\n${gateway.untold()}`);
     });
     await Promise.race([stopped, ended, answering(`${url}/health`)]);
-    console.log(welcome(url, endpoints));
+    console.log(welcome(url, servers, runpod));
     gateway.tell();
     await Promise.race([stopped, ended]);
   } finally {
     await gateway.stop();
-    await Promise.all(endpoints.map((endpoint) => endpoint.close()));
+    await Promise.all([...servers, runpod].map((server) => server.close()));
   }
 });
 
@@ -58,20 +62,25 @@ function isTaken(port) {
   });
 }
 
-async function startEndpoints() {
+async function startServers() {
   const { startVllm } = await import('../tests/upstream/vllm.mjs');
-  // At the pace of a real model. It may run for days, and nobody reads its records.
-  const options = { models: ['fairlead-demo'], firstTokenMs: 300, tokenMs: 40, keepRequests: 20 };
-  return Promise.all(SIMULATED.map(() => startVllm(options)));
+  return Promise.all(SERVERS.map(() => startVllm(MODEL)));
+}
+
+/** Its worker goes after half a minute without work, and takes three seconds to come back. */
+async function startRunpod() {
+  const { startRunpod: start } = await import('../tests/upstream/runpod.mjs');
+  const demo = { handler: 'worker-vllm', coldStartMs: 3000, idleMs: 30_000, keepJobs: 100, vllm: MODEL };
+  return start({ keepRequests: 20, endpoints: { demo } });
 }
 
 /** The demo's CONFIG, with its simulated endpoints where they listen: on ports that were free. */
-async function configFor(endpoints) {
+async function configFor(servers, runpod) {
   const { unstable_readConfig: readConfig } = await import('wrangler');
   const { CONFIG } = readConfig({ config: join(root, 'wrangler.toml') }, { hideWarnings: true }).vars;
-  for (const [at, name] of SIMULATED.entries()) {
-    CONFIG.endpoints.find((endpoint) => endpoint.name === name).base_url = `${endpoints[at].url}/v1`;
-  }
+  const endpoint = (wanted) => CONFIG.endpoints.find(({ name }) => name === wanted);
+  for (const [at, name] of SERVERS.entries()) endpoint(name).base_url = `${servers[at].url}/v1`;
+  endpoint(RUNPOD).base_url = runpod.baseUrl('demo');
   return JSON.stringify(CONFIG);
 }
 
@@ -122,12 +131,13 @@ async function answering(url) {
   throw new Failure(`The gateway does not answer ${url} within ${READY_WITHIN_MS / 1000} s.`);
 }
 
-function welcome(url, endpoints) {
+function welcome(url, servers, runpod) {
   const chat = (model, more = '') => `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{"model":"${model}","stream":true,"messages":[{"role":"user","content":"What is a fairlead?"}]${more}}'`;
   return `
 Fairlead is ready at ${url}, an OpenAI base URL is ${url}/v1
-in front of two simulated vLLM servers at ${endpoints.map((endpoint) => `${endpoint.url}/v1`).join(' and ')}
+in front of two simulated vLLM servers at ${servers.map((server) => `${server.url}/v1`).join(' and ')}
+and a simulated RunPod at ${runpod.baseUrl('demo')}
 
 Stream a chat:
 ${chat('demo')}
@@ -140,6 +150,13 @@ ${chat('demo', ',"sim":["http-503"]')}
 
 A stream that breaks in its middle says so, and never ends like a whole one:
 ${chat('demo', ',"sim":"cut"')}
+
+A RunPod endpoint that has to start first; leave with Ctrl-C in its middle, and its job is cancelled:
+${chat('demo-runpod')}
+
+A job by itself, in RunPod's own words:
+  curl ${url}/runpod/demo-runpod/runsync -H 'content-type: application/json' \\
+    -d '{"input":{"openai_route":"/v1/models"}}'
 
 Ctrl-C ends all of it.
 `;

@@ -83,12 +83,24 @@ describe('npm start', () => {
     assert.doesNotMatch(answer, /\[DONE\]/);
   });
 
+  test('shows a cold start, and then a whole answer', async () => {
+    const answer = await curl('A RunPod endpoint that has to start first; .*');
+    assert.match(answer, /^: IN_QUEUE \d+ s$/m);
+    assert.match(answer, /data: \[DONE\]\n\n$/);
+  });
+
+  test('shows a job by itself', async () => {
+    const answer = await curl('A job by itself, in RunPod\'s own words');
+    assert.match(answer, /"status":"COMPLETED"/);
+    assert.match(answer, /"id":"[\w-]+\.[0-9a-f]{20}"/);
+  });
+
   test('ends all of it at a signal, and says so with success', async () => {
     child.kill('SIGTERM');
     const [code] = await once(child, 'close');
     assert.equal(code, 0);
     const urls = new Set(child.said.match(/http:\/\/127\.0\.0\.1:\d+/g));
-    assert.equal(urls.size, 3, 'the gateway and two endpoints');
+    assert.equal(urls.size, 4, 'the gateway, two servers and a RunPod');
     for (const url of urls) {
       await assert.rejects(fetch(url), ({ cause }) => cause.code === 'ECONNREFUSED');
     }
