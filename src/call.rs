@@ -440,7 +440,12 @@ impl Call {
         }
         let ask = &self.order.ask;
         let request = match &ask.errand {
-            Some(errand) => errand.request(&endpoint, &ask.body, &self.attempt_id(id)),
+            Some(errand) => {
+                // Counted; RunPod itself says when it is too much.
+                let mut fleet = self.fleet.borrow_mut();
+                let _ = fleet.queue(chosen.index).quota(errand.verb.op()).map(|quota| quota.take(now, 0));
+                errand.request(&endpoint, &ask.body, &self.attempt_id(id))
+            }
             None => vllm::request(ask, chosen, &self.order.request_id, id),
         };
         let mut attempt = Attempt::new(id, target, now, limits);

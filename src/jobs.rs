@@ -341,7 +341,7 @@ impl Job {
 
     fn warning_at(&self) -> Option<Instant> {
         let started = self.started.filter(|_| !self.warned && self.stage == Stage::Following)?;
-        Some(started.after(self.aim.execution_ms / 5 * 4))
+        Some(started.after((self.aim.execution_ms / 5).saturating_mul(4)))
     }
 
     /// Takes in what came of the operation under way.
@@ -378,8 +378,9 @@ impl Job {
             Some(_) => STARTED_MS,
         };
         let left = now.until(self.aim.deadline);
-        let lasting = left / u64::from(pace.fetches.max(1)).saturating_mul(2);
-        usual.max(pace.fair_share_ms).max(if pace.fetches == 0 { left.saturating_add(1) } else { lasting })
+        // With no fetch left, never.
+        let lasting = left.checked_div(u64::from(pace.fetches).saturating_mul(2)).unwrap_or(u64::MAX);
+        usual.max(pace.fair_share_ms).max(lasting)
     }
 
     /// The endpoint's health is only a hint: what cannot be read is taken for good news.

@@ -87,6 +87,17 @@ impl Verb {
         }
     }
 
+    /// RunPod's operation that it counts as.
+    pub const fn op(self) -> Op {
+        match self {
+            Self::Run | Self::RunSync | Self::Retry => Op::Submit,
+            Self::Status | Self::StatusSync => Op::Status,
+            Self::Stream => Op::Stream,
+            Self::Cancel => Op::Cancel,
+            Self::Health => Op::Health,
+        }
+    }
+
     /// Whether a body comes with it that is a job.
     pub const fn submits(self) -> bool {
         matches!(self, Self::Run | Self::RunSync)

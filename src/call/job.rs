@@ -44,8 +44,10 @@ pub struct Settlement {
     pub index: usize,
     /// The job; `None` while its submission is not answered.
     pub job: Option<String>,
-    /// The exchange that its submission waits for.
+    /// The exchange that its submission waits for, and what has come of it.
     pub exchange: Option<u32>,
+    /// See `exchange`.
+    pub begun: (Option<ResponseHead>, Vec<u8>),
     /// For the endpoint's log.
     pub request_id: String,
     /// Fetches that may still be made for it.
@@ -144,7 +146,9 @@ impl Call {
         if op == Op::Health {
             match queue.look(now) {
                 Look::Ask => queue.on_look(now),
-                Look::NoWorkers if self.route.has_others(attempt.target) => {
+                Look::NoWorkers
+                    if self.route.has_others(attempt.target) && self.started < self.order.policy.max_attempts =>
+                {
                     drop(fleet);
                     return self.on_failure(now, id, Failure::Job(JobFailure::NoWorkers));
                 }
@@ -258,7 +262,7 @@ impl Call {
         if follower.job.facts().word == Some(Word::InProgress) {
             queue.on_work(now);
         }
-        let alone = !self.route.has_others(attempt.target);
+        let alone = !self.route.has_others(attempt.target) || self.started >= self.order.policy.max_attempts;
         drop(fleet);
         let no_workers = news.health.as_ref().is_some_and(|health| !health.has_workers());
         if no_workers && !alone {
@@ -521,6 +525,7 @@ impl Call {
             index: *index,
             job: facts.id.clone(),
             exchange,
+            begun: (follower.head, follower.body),
             request_id,
             fetches: endpoint.max_subrequests.saturating_sub(self.exchanges),
             fleet: Rc::clone(&self.fleet),

@@ -20,11 +20,11 @@ const LATE_MS: u64 = 10_000;
 
 /// Ends the job of this settlement. `submission` is the exchange that may still tell its id.
 pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: Option<R::Exchange>) {
-    let Settlement { endpoint, index, job, request_id, fetches, fleet, .. } = settlement;
+    let Settlement { endpoint, index, job, begun, request_id, fetches, fleet, .. } = settlement;
     let job = match (job, submission) {
         (Some(job), _) => Some(job),
         (None, Some(submission)) => {
-            let answer = whole(&runtime, submission, runtime.now().after(LATE_MS)).await;
+            let answer = whole(&runtime, submission, begun, runtime.now().after(LATE_MS)).await;
             answer.and_then(|(_, body)| Reply::read(&body)?.id.map(|id| id.into_owned()))
         }
         (None, None) => None,
@@ -53,7 +53,7 @@ pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: 
         cancel.on_sent();
         let request = runpod::operation(&endpoint, op, Some(&job), &request_id);
         let exchange = runtime.send(&endpoint, request);
-        let answer = whole(&runtime, exchange, now.after(op.limit_ms())).await;
+        let answer = whole(&runtime, exchange, (None, Vec::new()), now.after(op.limit_ms())).await;
         if let Some(permit) = permit
             && let Some(quota) = fleet.borrow_mut().queue(index).quota(op)
         {
@@ -75,11 +75,16 @@ pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: 
     runtime.tell(&Event::JobCancelled { endpoint: endpoint.name.clone(), outcome, cancels: cancel.tries() });
 }
 
-/// A whole answer, if it comes in time.
-async fn whole<R: Runtime>(runtime: &R, exchange: R::Exchange, until: Instant) -> Option<(ResponseHead, Vec<u8>)> {
-    let mut exchange = exchange;
+/// A whole answer, of which so much has come already, if the rest comes in time.
+async fn whole<R: Runtime>(
+    runtime: &R,
+    mut exchange: R::Exchange,
+    begun: (Option<ResponseHead>, Vec<u8>),
+    until: Instant,
+) -> Option<(ResponseHead, Vec<u8>)> {
     let mut sleep = pin!(runtime.sleep(runtime.now().until(until)));
-    let (mut head, mut body, mut buffer) = (None, Vec::new(), Vec::new());
+    let (mut head, mut body) = begun;
+    let mut buffer = Vec::new();
     loop {
         let received = poll_fn(|context| {
             if let Poll::Ready(received) = exchange.poll_received(context) {
@@ -97,7 +102,7 @@ async fn whole<R: Runtime>(runtime: &R, exchange: R::Exchange, until: Instant) -
                 }
             }
             Some(Received::End) => {
-                let head: ResponseHead = head?;
+                let head = head?;
                 return head.length_fits(body.len()).then_some((head, body));
             }
             Some(Received::Failed) => return None,

@@ -7,6 +7,7 @@
 
 use super::reply::Piece;
 use crate::time::Instant;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 
@@ -79,14 +80,47 @@ impl Tally {
     }
 }
 
-/// The bytes that a piece counts by. JSON is brought into one form: two answers may space it
-/// differently.
+/// The bytes that a piece counts by. JSON is brought into one form: two answers may write the same
+/// value differently.
 fn bytes(piece: &Piece) -> Cow<'_, [u8]> {
     match piece {
         Piece::Text(text) => text.as_bytes().into(),
         Piece::Json(json) => {
-            let value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-            format!("{value}\n").into_bytes().into()
+            let mut form = Vec::new();
+            one_form(&serde_json::from_str(json).unwrap_or_default(), &mut form);
+            form.into()
+        }
+    }
+}
+
+fn one_form(value: &Value, form: &mut Vec<u8>) {
+    match value {
+        Value::Null => form.push(b'n'),
+        Value::Bool(is) => form.push(if *is { b't' } else { b'f' }),
+        // 1 and 1.0 are the same.
+        Value::Number(number) => {
+            form.push(b'#');
+            form.extend(number.as_f64().unwrap_or_default().to_le_bytes());
+        }
+        Value::String(text) => {
+            form.push(b'"');
+            form.extend(text.len().to_le_bytes());
+            form.extend(text.as_bytes());
+        }
+        Value::Array(items) => {
+            form.push(b'[');
+            items.iter().for_each(|item| one_form(item, form));
+            form.push(b']');
+        }
+        // In the order of their names.
+        Value::Object(fields) => {
+            form.push(b'{');
+            for (name, value) in fields {
+                form.extend(name.len().to_le_bytes());
+                form.extend(name.as_bytes());
+                one_form(value, form);
+            }
+            form.push(b'}');
         }
     }
 }
@@ -124,8 +158,8 @@ mod tests {
     #[test]
     fn json_counts_by_what_it_says() {
         let mut tally = Tally::default();
-        tally.add(NOW, &Piece::Json(r#"{"a": 1, "b": [1.50]}"#.to_owned()));
-        let rest = tally.rest_of(vec![Piece::Json(r#"{"b":[1.5],"a":1}"#.to_owned()), Piece::Json("2".to_owned())]);
+        tally.add(NOW, &Piece::Json(r#"{"a": 1.0, "b": [1.50, "\u00e9"]}"#.to_owned()));
+        let rest = tally.rest_of(vec![Piece::Json(r#"{"b":[1.5,"é"],"a":1}"#.to_owned()), Piece::Json("2".to_owned())]);
         assert_eq!(rest, Some(vec![Piece::Json("2".to_owned())]));
     }
 
