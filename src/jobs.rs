@@ -373,7 +373,7 @@ impl Job {
             None => now.since(self.submitted).clamp(QUEUED_MS.0, QUEUED_MS.1),
             _ if self.doubt => DOUBT_MS,
             Some(_) if self.aim.want == Want::Peek => FLOWING_MS,
-            Some(started) if !self.streams() => (now.since(started) / 10).clamp(least, most),
+            Some(started) if self.aim.want == Want::Result || !self.streams() => (now.since(started) / 10).clamp(least, most),
             Some(_) if flowing || !self.tally.is_empty() => FLOWING_MS,
             Some(_) => STARTED_MS,
         };

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { FAULTS } from '../upstream/faults.mjs';
+import { startRunpod } from '../upstream/runpod.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
 import { endpointsOf, sha256, startGateway } from './gateway.mjs';
 
@@ -38,6 +39,27 @@ describe('the README', () => {
       return response.text();
     });
     assert.match(answer, /"finish_reason":"stop"[^]*data: \[DONE\]\n\n$/);
+  });
+
+  test('has a curl line that runs a job', async () => {
+    const line = blocks('sh').find((code) => code.includes('/runpod/'));
+    const [, path] = line.match(/example\.com(\S+)/);
+    const [, body] = line.match(/-d '(.*)'/);
+    const runpod = await startRunpod({ endpoints: { burst: { handler: 'echo', warm: 1 } } });
+    const endpoint = { name: 'burst', provider: 'runpod', base_url: runpod.baseUrl('burst'), api_key_secret: 'KEY', native: true };
+    const gateway = await startGateway({
+      clients: [{ name: 'web', keys_sha256: [sha256('the-key')], runpod: ['burst'] }],
+      endpoints: [endpoint],
+      models: [{ name: '*', targets: [{ endpoint: 'burst' }] }],
+    }, { secrets: { KEY: runpod.apiKey } });
+    try {
+      const headers = { 'content-type': 'application/json', authorization: 'Bearer the-key' };
+      const response = await gateway.fetch(path, { body, headers });
+      assert.deepEqual((await response.json()).output, JSON.parse(body).input);
+    } finally {
+      await gateway.close();
+      await runpod.close();
+    }
   });
 
   test('names faults that there are', () => {
