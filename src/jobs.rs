@@ -14,10 +14,14 @@
 //! this is not decided here.
 
 mod cancel;
+mod operation;
+mod pace;
 mod reply;
 mod tally;
 
 pub use cancel::{Cancel, Cancelled, Next};
+pub use operation::{Answer, Op};
+pub use pace::Pace;
 pub use reply::{Health, Piece, Reply, Word};
 
 use crate::{
@@ -26,35 +30,8 @@ use crate::{
     provider::runpod,
     time::Instant,
 };
+use pace::Cadence;
 use tally::Tally;
-
-/// One operation of a job queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// `GET /health`
-    Health,
-    /// `POST /run`
-    Submit,
-    /// `GET /stream/{job}`
-    Stream,
-    /// `GET /status/{job}`
-    Status,
-    /// `POST /cancel/{job}`
-    Cancel,
-}
-
-impl Op {
-    /// The longest that its answer is waited for, in milliseconds.
-    pub const fn limit_ms(self) -> u64 {
-        match self {
-            // Worth less than the job that waits for it.
-            Self::Health => 1500,
-            // It carries up to 20 MB.
-            Self::Submit => 30_000,
-            Self::Stream | Self::Status | Self::Cancel => 10_000,
-        }
-    }
-}
 
 /// What is wanted of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,29 +57,6 @@ pub struct Aim {
     pub execution_ms: u64,
     /// Until when its end is waited for; then its state is told as it is.
     pub until: Option<Instant>,
-}
-
-/// How often a job may be asked about.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Milliseconds between two polls at which all jobs of the endpoint together stay inside its quota.
-    pub fair_share_ms: u64,
-    /// Fetches that this call has left for polls.
-    pub fetches: u32,
-}
-
-/// What came of an operation.
-#[derive(Clone, Copy, Debug)]
-pub enum Answer<'a> {
-    /// A whole answer.
-    Whole {
-        /// Status and fields.
-        head: &'a ResponseHead,
-        /// The body.
-        body: &'a [u8],
-    },
-    /// None, or half of one: nobody knows what it was.
-    Lost,
 }
 
 /// What an answer has come to.
@@ -177,17 +131,6 @@ enum Stage {
     Over,
 }
 
-/// A job in the queue: soon behind its submission, for a warm worker takes it at once, and then so
-/// often that its first token does not wait for the next poll.
-const QUEUED_MS: (u64, u64) = (100, 250);
-/// One whose worker is at it but has said nothing: the time to the first token counts.
-const STARTED_MS: u64 = 100;
-/// One whose outputs come.
-const FLOWING_MS: u64 = 150;
-/// One whose result is wanted as a whole: a tenth of the time it has taken, within these.
-const RESULT_MS: (u64, u64) = (100, 1000);
-/// One that can only be waited for, because a reply of its stream was lost.
-const DOUBT_MS: u64 = 500;
 /// After a poll that failed, doubled each time up to the second.
 const FAILED_MS: (u64, u64) = (200, 5000);
 /// A queue that answers nothing for so long has lost its job for us.
@@ -355,7 +298,7 @@ impl Job {
             (_, Answer::Whole { head, body }) => self.on_poll(now, op, head, body, &mut news),
         }
         if self.due <= now && self.stage == Stage::Following {
-            self.due = now.after(self.interval_ms(now, pace, !news.pieces.is_empty()));
+            self.due = now.after(pace.interval_ms(self.cadence(), now, self.aim.deadline));
         }
         if news.end.is_some() {
             self.stage = Stage::Over;
@@ -363,24 +306,15 @@ impl Job {
         news
     }
 
-    /// The time until the next poll.
-    ///
-    /// Twice the even rate at first and ever less of it: fetches that are saved at the end, where
-    /// few calls come to, are better spent at the beginning.
-    fn interval_ms(&self, now: Instant, pace: Pace, flowing: bool) -> u64 {
-        let (least, most) = RESULT_MS;
-        let usual = match self.started {
-            None => now.since(self.submitted).clamp(QUEUED_MS.0, QUEUED_MS.1),
-            _ if self.doubt => DOUBT_MS,
-            Some(_) if self.aim.want == Want::Peek => FLOWING_MS,
-            Some(started) if self.aim.want == Want::Result || !self.streams() => (now.since(started) / 10).clamp(least, most),
-            Some(_) if flowing || !self.tally.is_empty() => FLOWING_MS,
-            Some(_) => STARTED_MS,
-        };
-        let left = now.until(self.aim.deadline);
-        // With no fetch left, never.
-        let lasting = left.checked_div(u64::from(pace.fetches).saturating_mul(2)).unwrap_or(u64::MAX);
-        usual.max(pace.fair_share_ms).max(lasting)
+    fn cadence(&self) -> Cadence {
+        match self.started {
+            None => Cadence::Queued(self.submitted),
+            _ if self.doubt => Cadence::Doubt,
+            Some(_) if self.aim.want == Want::Peek => Cadence::Flowing,
+            Some(started) if self.aim.want == Want::Result || !self.streams() => Cadence::Result(started),
+            Some(_) if self.tally.is_empty() => Cadence::Started,
+            Some(_) => Cadence::Flowing,
+        }
     }
 
     /// The endpoint's health is only a hint: what cannot be read is taken for good news.
