@@ -31,6 +31,8 @@ pub struct Queue {
     /// A worker was seen at work.
     seen_working: Option<Instant>,
     looked: Option<(Instant, Health)>,
+    /// Since when jobs have been seen waiting without any worker.
+    stuck: Option<Instant>,
     /// When somebody went to look.
     asked: Option<Instant>,
     /// Until when each job that is followed may go on.
@@ -55,6 +57,9 @@ const WARM_MS: u64 = 10_000;
 /// So long an endpoint's health is believed.
 const FRESH_MS: u64 = 3000;
 
+/// Jobs that wait so long without any worker have none to wait for.
+const STUCK_MS: u64 = 15_000;
+
 /// Polls a second that this isolate sends to one endpoint: three quarters of RunPod's 2000 in 10 s.
 const POLLS_PER_SECOND: u64 = 150;
 
@@ -68,6 +73,7 @@ impl Default for Queue {
             cancel: Quota::new(90, 18),
             seen_working: None,
             looked: None,
+            stuck: None,
             asked: None,
             followed: Vec::new(),
         }
@@ -114,11 +120,8 @@ impl Queue {
         }
         match &self.looked {
             Some((at, health)) if now.since(*at) < FRESH_MS => {
-                if health.has_workers() {
-                    Look::Queue
-                } else {
-                    Look::NoWorkers
-                }
+                let stuck = self.stuck.is_some_and(|since| at.since(since) >= STUCK_MS);
+                if health.has_workers() && !stuck { Look::Queue } else { Look::NoWorkers }
             }
             // Somebody is about to tell.
             _ if self.asked.is_some_and(|at| now.since(at) < FRESH_MS) => Look::Queue,
@@ -132,7 +135,8 @@ impl Queue {
     }
 
     /// The endpoint has told its health.
-    pub const fn on_health(&mut self, now: Instant, health: Health) {
+    pub fn on_health(&mut self, now: Instant, health: Health) {
+        self.stuck = health.is_stuck().then(|| self.stuck.unwrap_or(now));
         self.looked = Some((now, health));
     }
 
@@ -182,6 +186,19 @@ mod tests {
         assert_eq!(queue.look(at(13_000)), Look::Ask);
         queue.on_health(at(13_000), Health::default());
         assert_eq!(queue.look(at(13_001)), Look::Queue, "scaled to zero is not dead");
+    }
+
+    #[test]
+    fn an_endpoint_whose_jobs_wait_without_any_worker_is_dead_after_a_while() {
+        let mut queue = Queue::default();
+        let stuck = || Health { workers: 0, throttled: 0, unhealthy: 0, queued: 3 };
+        for (now, look) in [(0, Look::Queue), (8000, Look::Queue), (15_000, Look::NoWorkers)] {
+            queue.on_health(at(now), stuck());
+            assert_eq!(queue.look(at(now)), look, "{now}");
+        }
+        queue.on_health(at(20_000), Health { workers: 1, ..stuck() });
+        queue.on_health(at(24_000), stuck());
+        assert_eq!(queue.look(at(24_000)), Look::Queue);
     }
 
     #[test]

@@ -256,15 +256,16 @@ impl Call {
             _ => Answer::Lost,
         };
         let news = follower.job.on_answer(now, answer, pace);
-        if let Some(health) = &news.health {
-            queue.on_health(now, health.clone());
+        let told = news.health.is_some();
+        if let Some(health) = news.health.clone() {
+            queue.on_health(now, health);
         }
+        let no_workers = told && queue.look(now) == Look::NoWorkers;
         if follower.job.facts().word == Some(Word::InProgress) {
             queue.on_work(now);
         }
         let alone = !self.route.has_others(attempt.target) || self.started >= self.order.policy.max_attempts;
         drop(fleet);
-        let no_workers = news.health.as_ref().is_some_and(|health| !health.has_workers());
         if no_workers && !alone {
             return self.on_failure(now, id, Failure::Job(JobFailure::NoWorkers));
         }

@@ -216,6 +216,12 @@ impl Health {
         Some(Self { workers: there, throttled, unhealthy, queued: jobs.in_queue })
     }
 
+    /// Whether jobs wait although no worker is even starting. RunPod takes some 4 s to notice a queue;
+    /// an endpoint that stays like this has none to give, its maximum being 0 for one.
+    pub const fn is_stuck(&self) -> bool {
+        self.workers == 0 && self.queued > 0
+    }
+
     /// Whether a job would find a worker in time, as far as can be told. No worker at all is what
     /// an endpoint looks like that has scaled to zero: a job starts one.
     pub const fn has_workers(&self) -> bool {
