@@ -4,7 +4,7 @@ use super::{Emit, job::Follower};
 use crate::{
     api::Dialect,
     ask::Ask,
-    classify::Failure,
+    classify::{Failure, JobFailure},
     deadline::{AttemptTimers, Limits, Timer},
     jobs::Op,
     message::{Headers, ResponseHead},
@@ -173,7 +173,13 @@ impl Attempt {
     /// Takes in bytes that a job has put out: they are the core's own, and no chunk holds them.
     pub(super) fn on_bytes_of_job(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Emit>) -> Result<(), Failure> {
         let mut own = Vec::new();
+        let malformed = self.counts().malformed;
         let seen = self.on_chunk(now, bytes, &mut own);
+        if self.counts().malformed > malformed {
+            // A server's events are well formed: a piece in the middle is missing. What follows in
+            // these bytes would stand behind a gap.
+            return Err(Failure::Job(JobFailure::Gap));
+        }
         out.extend(own.into_iter().map(|emit| match emit {
             Emit::Slice(range) => Emit::Bytes(bytes.get(range).unwrap_or_default().to_vec()),
             emit => emit,

@@ -346,6 +346,9 @@ impl Call {
                     out.push(Emit::Bytes(native::output_event(&piece)));
                     continue;
                 }
+                if let Some(failure) = runpod::flat_error(&piece) {
+                    return Err(Failure::Job(failure));
+                }
                 if let Some(follower) = attempt.job.as_deref_mut() {
                     follower.native |= runpod::is_native(&piece);
                 }
@@ -376,6 +379,9 @@ impl Call {
         let fed = self.step(now, id, |attempt, ask, out| {
             let latest = attempt.job.as_ref().map(|follower| follower.job.latest().to_vec()).unwrap_or_default();
             let result = crate::jobs::Reply::read(&latest).and_then(|reply| reply.output);
+            if let Some(failure) = result.and_then(|output| runpod::flat_error(&Piece::read(output))) {
+                return Err(Failure::Job(failure));
+            }
             let body = result.map(|output: &RawValue| runpod::whole_bytes(output, ask.api.dialect()));
             let headers = Headers::from_iter([("content-type", "application/json")]);
             attempt.on_head(now, ResponseHead { status: 200, headers }, ask)?;

@@ -2,6 +2,7 @@
 //!
 //! Sources: the wire facts, sections 2 and 7.
 
+use super::python;
 use crate::{
     api::Dialect,
     ask::Ask,
@@ -113,11 +114,20 @@ pub fn stream_bytes(piece: Piece, dialect: Dialect) -> Vec<u8> {
         Piece::Text(text) => text.into_bytes(),
         Piece::Json(json) => {
             let list: Vec<&RawValue> = serde_json::from_str(&json).unwrap_or_default();
-            let events = if list.is_empty() { vec![&*json] } else { list.iter().map(|item| item.get()).collect() };
-            let frame = |event: &str| [b"data: ", chunk(event, dialect).as_bytes(), b"\n\n"].concat();
-            events.into_iter().flat_map(frame).collect()
+            if list.is_empty() {
+                return frame(&json, dialect);
+            }
+            let bytes = |item: &RawValue| match Piece::read(item) {
+                Piece::Text(text) => text.into_bytes(),
+                Piece::Json(json) => frame(&json, dialect),
+            };
+            list.into_iter().flat_map(bytes).collect()
         }
     }
+}
+
+fn frame(event: &str, dialect: Dialect) -> Vec<u8> {
+    [b"data: ", chunk(event, dialect).as_bytes(), b"\n\n"].concat()
 }
 
 /// The answer that a worker-vllm's result holds: a list of one, or the answer itself, as an object
@@ -223,77 +233,67 @@ fn answer(json: &str, dialect: Dialect) -> Cow<'_, str> {
 /// Why a job failed, from the JSON of its `error`.
 ///
 /// A handler's exception comes as JSON in a string (`error_message`), a generator's as
-/// `handler: … \ntraceback: …`; worker-vllm's as the representation of a Python dictionary, whose
-/// quotes depend on what is in it; RunPod's own words stand for themselves.
+/// `handler: … \ntraceback: …`; worker-vllm's as the representation of a Python dictionary: since
+/// 2.24 with `vLLM returned HTTP 400: …` for its message, before with the server's own fields, the
+/// status in `code`. RunPod's own words stand for themselves.
 pub fn cause(error: &str, limit_ms: u64) -> JobFailure {
     let words = serde_json::from_str::<String>(error).unwrap_or_else(|_| error.to_owned());
-    let has = |needle: &str| words.contains(needle);
-    if let Some((status, rest)) = vllm_status(&words) {
-        let headers = Headers::from_iter([("content-type", "application/json")]);
-        return JobFailure::Answered { head: ResponseHead { status, headers }, body: vllm_body(rest) };
+    let dict = python::read_dict(&words);
+    let told = dict.as_ref().and_then(|dict| dict.get("message")).and_then(Value::as_str).unwrap_or(&words);
+    if let Some((status, rest)) = vllm_status(told) {
+        return answered(status, first_object(rest));
     }
+    if let Some(dict) = &dict
+        && let Some(status) = status_in(dict)
+    {
+        return answered(status, Some(json!({ "error": dict }).to_string().into_bytes()));
+    }
+    let has = |needle: &str| words.contains(needle);
     if has("executionTimeout exceeded") || has("execution timeout") {
         return JobFailure::TimedOut { limit_ms };
     }
     if has("job timed out after") {
         return JobFailure::WorkerLost;
     }
-    JobFailure::Raised(message(&words))
+    JobFailure::Raised(message(told))
 }
 
-/// The status in `vLLM returned HTTP 400: …`, and what stands behind it. Older workers give the
-/// server's error alone, as `{'message': …, 'code': 400}`.
+/// The refusal that an older worker has put out as if it were an answer: vLLM before 0.10.1 said
+/// `{"object":"error","message":…,"code":400}`, which the worker SDK takes for no error.
+pub fn flat_error(piece: &Piece) -> Option<JobFailure> {
+    let Piece::Json(json) = piece else { return None };
+    if !json.contains("\"error\"") {
+        return None;
+    }
+    let value: Value = serde_json::from_str(json).ok()?;
+    let value = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
+    let is_error = value.get("object").is_some_and(|object| object == "error");
+    let status = status_in(value).filter(|_| is_error)?;
+    Some(answered(status, Some(value.to_string().into_bytes())))
+}
+
+fn answered(status: u16, body: Option<Vec<u8>>) -> JobFailure {
+    let headers = Headers::from_iter([("content-type", "application/json")]);
+    JobFailure::Answered { head: ResponseHead { status, headers }, body }
+}
+
+fn status_in(error: &Value) -> Option<u16> {
+    let code = error.get("code")?.as_u64()?;
+    u16::try_from(code).ok().filter(|status| (400..600).contains(status))
+}
+
+/// The status in `vLLM returned HTTP 400: …`, and what stands behind it.
 fn vllm_status(words: &str) -> Option<(u16, &str)> {
-    let read = |rest: &str| rest.get(..3)?.parse().ok().filter(|status: &u16| (400..600).contains(status));
-    if let Some((_, rest)) = words.split_once("vLLM returned HTTP ") {
-        let (_, behind) = rest.split_at_checked(3)?;
-        return Some((read(rest)?, behind.strip_prefix(": ").unwrap_or(behind)));
-    }
-    let is_error = words.starts_with("{'message':") || words.starts_with("{\"message\":");
-    let code = words.rsplit_once("'code': ").or_else(|| words.rsplit_once("\"code\":"));
-    let (_, code) = code.filter(|_| is_error)?;
-    Some((read(code.trim_start())?, ""))
+    let (_, rest) = words.split_once("vLLM returned HTTP ")?;
+    let (digits, rest) = rest.split_at_checked(3)?;
+    let status = digits.parse().ok().filter(|status| (400..600).contains(status))?;
+    Some((status, rest.strip_prefix(": ").unwrap_or(rest)))
 }
 
-/// The server's own JSON at the start of this piece of a Python representation.
-fn vllm_body(rest: &str) -> Option<Vec<u8>> {
-    let read = |text: &str| {
-        let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-        let value = values.next()?.ok()?;
-        value.get().starts_with('{').then(|| value.get().as_bytes().to_vec())
-    };
-    // Taken as it stands, an escaped backslash would be one too many.
-    read(&unescaped(rest)).or_else(|| read(rest))
-}
-
-/// Python's escapes taken back: the representation of a string doubles its backslashes, puts one
-/// before a quote, and writes what cannot be printed by its number.
-fn unescaped(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => match characters.next() {
-                Some('n') => plain.push('\n'),
-                Some('r') => plain.push('\r'),
-                Some('t') => plain.push('\t'),
-                Some(kind @ ('x' | 'u' | 'U')) => {
-                    let length = match kind {
-                        'x' => 2,
-                        'u' => 4,
-                        _ => 8,
-                    };
-                    let digits: String = characters.by_ref().take(length).collect();
-                    let number = u32::from_str_radix(&digits, 16).ok();
-                    plain.push(number.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
-                }
-                Some(other) => plain.push(other),
-                None => {}
-            },
-            other => plain.push(other),
-        }
-    }
-    plain
+/// The server's own JSON at the start of this.
+fn first_object(text: &str) -> Option<Vec<u8>> {
+    let value = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>().next()?.ok()?;
+    value.get().starts_with('{').then(|| value.get().as_bytes().to_vec())
 }
 
 /// The longest message of a handler's exception that is passed on.
@@ -360,9 +360,10 @@ mod tests {
         let double = r#"{'message': "vLLM returned HTTP 503: it's full", 'type': 'worker_error', 'code': None}"#;
         assert_eq!(answered(double), (503, String::new()));
         let older = r#"{'object': 'error', 'message': 'no', 'type': 'BadRequestError', 'param': None, 'code': 400}"#;
-        assert!(matches!(cause(older, 1), JobFailure::Raised(_)));
+        assert_eq!(answered(older).0, 400);
         let older = r#"{'message': 'no', 'type': 'BadRequestError', 'param': None, 'code': 404}"#;
-        assert_eq!(answered(older), (404, String::new()));
+        let body = r#"{"error":{"code":404,"message":"no","param":null,"type":"BadRequestError"}}"#;
+        assert_eq!(answered(older), (404, body.to_owned()));
         assert_eq!(answered("vLLM returned HTTP 429: {\"error\":\"x\"}").0, 429);
     }
 
