@@ -101,8 +101,10 @@ pub struct Job {
     tally: Tally,
     /// A reply of `/stream` was lost: only the aggregate can say what comes next.
     doubt: bool,
-    /// `/stream` does not serve this job.
-    no_stream: bool,
+    /// A reply of `/stream` was read.
+    streamed: bool,
+    /// How often `/stream` did not know the job.
+    unstreamed: u32,
     retries: u64,
     /// Polls that failed one behind another, and since when.
     failing: u32,
@@ -137,6 +139,8 @@ const FAILED_MS: (u64, u64) = (200, 5000);
 const PATIENCE_MS: u64 = 60_000;
 /// `/status` may say 404 for a moment before it knows a new job; then the job has expired.
 const MISSING: u32 = 3;
+/// `/stream` may say so too; when it does again while `/status` knows the job, it serves none such.
+const UNSTREAMED: u32 = 2;
 /// What is kept of outputs for an answer in case the job does not end well.
 const MAX_KEPT: usize = 1 << 20;
 /// Outputs of 1 MB each, and results of 20 MB, are what RunPod allows.
@@ -162,7 +166,8 @@ impl Job {
             due: now,
             tally: Tally::default(),
             doubt: false,
-            no_stream: false,
+            streamed: false,
+            unstreamed: 0,
             retries: 0,
             failing: 0,
             submitted: now,
@@ -255,7 +260,7 @@ impl Job {
 
     /// Whether `/stream` is read.
     fn streams(&self) -> bool {
-        self.aim.want == Want::Outputs && !self.doubt && !self.no_stream
+        self.aim.want == Want::Outputs && !self.doubt && self.unstreamed < UNSTREAMED
     }
 
     /// Its endpoint's health is known already.
@@ -401,6 +406,7 @@ impl Job {
             // `/status` has the last word.
             400..=499 if op == Op::Stream => {
                 self.missing = self.missing.saturating_add(1);
+                self.unstreamed = self.unstreamed.saturating_add(1);
                 self.due = now;
                 return;
             }
@@ -414,10 +420,10 @@ impl Job {
         let Some(reply) = Reply::read(body) else { return self.on_lost(now, op, news) };
         (self.failing, self.answered) = (0, now);
         if op == Op::Status {
-            // It is there, so it is `/stream` that does not know it.
-            self.no_stream |= std::mem::take(&mut self.missing) > 0 && self.streams();
+            self.missing = 0;
             return self.on_status(now, body, &reply, news);
         }
+        self.streamed = true;
         self.note(now, &reply, news);
         if self.aim.want == Want::Peek {
             self.latest = body.to_vec();
@@ -470,7 +476,8 @@ impl Job {
         let gap = Failure::Job(JobFailure::Gap);
         let result = || reply.output.map(Piece::read);
         news.end = match reply.aggregate() {
-            Some(aggregate) if !self.tally.is_empty() || self.doubt => {
+            // Where `/stream` had nothing, the handler has returned a list, which is one output.
+            Some(aggregate) if !self.tally.is_empty() || self.doubt || !self.streamed => {
                 let rest = if self.tally.is_empty() { Some(aggregate) } else { self.tally.rest_of(aggregate) };
                 let whole = rest.is_some();
                 self.doubt = false;
@@ -499,7 +506,10 @@ impl Job {
         facts.delay_ms = reply.delay_ms.or(facts.delay_ms);
         facts.execution_ms = reply.execution_ms.or(facts.execution_ms);
         facts.worker = reply.worker.as_ref().map(|worker| worker.clone().into_owned()).or(facts.worker.take());
-        let again = reply.retries > self.retries || (reply.word == Some(Word::InQueue) && self.started.is_some());
+        // A worker that was lost for good is counted as a retry too.
+        let failed = matches!(reply.word, Some(Word::Failed | Word::TimedOut));
+        let handed_on = reply.retries > self.retries && !failed;
+        let again = handed_on || (reply.word == Some(Word::InQueue) && self.started.is_some());
         self.retries = self.retries.max(reply.retries);
         if again && !self.tally.is_empty() {
             // A second answer is about to come behind the first.

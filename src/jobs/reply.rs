@@ -146,6 +146,9 @@ impl<'a> Reply<'a> {
         // The documentation shows `/stream` as a bare list.
         if body.trim_ascii_start().starts_with(b"[") {
             let list = serde_json::from_slice::<Vec<Entry>>(body).ok()?;
+            if list.iter().any(|entry| entry.output.is_none()) {
+                return None;
+            }
             return Some(Self { entries: entries(list), ..Self::default() });
         }
         let fields: Fields = read_object(body).ok()?;
@@ -240,14 +243,14 @@ mod tests {
         let reply = Reply::read(body).unwrap();
         assert_eq!((reply.id.as_deref(), reply.word), (Some("a-u1"), Some(Word::InProgress)));
         assert_eq!((reply.delay_ms, reply.execution_ms, reply.retries), (Some(12), Some(30), 1));
-        let reply = Reply::read(br#"[{"output":"a"},{"output":{"b": 1}},{"other":0}]"#).unwrap();
+        let reply = Reply::read(br#"[{"output":"a"},{"output":{"b": 1}}]"#).unwrap();
         assert_eq!(reply.entries, [Piece::Text("a".into()), Piece::Json(r#"{"b": 1}"#.into())]);
         let reply =
             Reply::read(br#"{"status":"COMPLETED","stream":[],"output":["a\n",1],"delayTime":"soon"}"#).unwrap();
         assert_eq!(reply.aggregate(), Some(vec![Piece::Text("a\n".into()), Piece::Json("1".into())]));
         assert_eq!(Reply::read(br#"{"status":"BUSY","output":null}"#).unwrap().word, None);
         assert!(Reply::read(br#"{"output":{"a":1}}"#).unwrap().aggregate().is_none());
-        for none in [&b"<html>"[..], b"", b"\"COMPLETED\"", b"{\"status\":", b"[1]"] {
+        for none in [&b"<html>"[..], b"", b"\"COMPLETED\"", b"{\"status\":", b"[1]", b"[{\"message\":1}]"] {
             assert!(Reply::read(none).is_none(), "{none:?}");
         }
     }
