@@ -134,6 +134,10 @@ pub struct Order {
 /// and a first token take longer.
 const LEAST_USEFUL_MS: u64 = 200;
 
+/// While a job is followed, a comment comes at least this often: only a write that fails tells of a
+/// client's leaving, and a worker is paid for until then.
+const JOB_COMMENT_MS: u64 = 1000;
+
 const KEEPALIVE: &[u8] = b": keepalive\n\n";
 
 /// The machine of one call. See the module's documentation.
@@ -436,6 +440,9 @@ impl Call {
         };
         self.out.push_back(Output::Event(Event::AttemptStarted { attempt: id, endpoint: endpoint.name.clone() }));
         if let Some(follower) = self.follower(now, chosen) {
+            if self.order.ask.errand.is_none() {
+                self.client.hasten(JOB_COMMENT_MS);
+            }
             return self.attempts.push(Attempt::of_job(id, target, now, limits.of_job(), follower));
         }
         let ask = &self.order.ask;

@@ -267,6 +267,11 @@ impl ClientTimers {
         Self { commit_at, last_byte: None, keepalive_ms: policy.keepalive_ms }
     }
 
+    /// A comment comes at least this often from here on.
+    pub fn hasten(&mut self, keepalive_ms: u64) {
+        self.keepalive_ms = self.keepalive_ms.min(keepalive_ms);
+    }
+
     /// The status has gone out.
     pub const fn on_commit(&mut self, now: Instant, stream: bool) {
         self.commit_at = None;
