@@ -24,9 +24,10 @@ pub struct Quota {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permit(u64);
 
-/// The span in which requests are counted, in seconds. One more is kept, because a second at its
-/// end is not over.
-const SPAN_S: u64 = 10;
+/// The span in which requests are counted, in seconds: RunPod's ten and one more, because a request
+/// arrives later than it goes out, on a busy machine by hundreds of milliseconds. Yet another is
+/// kept, because a second at its end is not over.
+const SPAN_S: u64 = 11;
 
 /// How soon to ask again where too much is under way: nobody can say when it is over.
 const CROWDED_MS: u64 = 50;
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn never_more_than_the_quota_in_any_ten_seconds() {
+    fn never_more_than_the_quota_in_any_ten_seconds_also_where_some_arrive_a_second_late() {
         let mut quota = Quota::new(90, 1000);
         let mut sent: Vec<u64> = Vec::new();
         let mut now = 0;
@@ -94,7 +95,7 @@ mod tests {
         }
         assert!(sent.len() > 400, "{} in a minute", sent.len());
         for (index, start) in sent.iter().enumerate() {
-            let within = sent[index..].iter().take_while(|other| **other < start + 10_000).count();
+            let within = sent[index..].iter().take_while(|other| **other < start + 11_000).count();
             assert!(within <= 90, "{within} from {start}");
         }
     }
@@ -117,6 +118,6 @@ mod tests {
         quota.take(at(30_000), 1).unwrap();
         quota.take(at(0), 1).unwrap();
         assert!(quota.take(at(0), 1).is_err());
-        assert!(quota.take(at(41_000), 1).is_ok());
+        assert!(quota.take(at(42_000), 1).is_ok());
     }
 }
