@@ -72,10 +72,10 @@ export class JobCall {
     return this.text.split('\n\n').filter((block) => block && !block.startsWith(':'));
   }
 
-  /** The error in the stream's last event. */
+  /** The error in the stream's last event, or the one that is the answer. */
   get error() {
     const data = this.events.at(-1)?.split('\n').find((line) => line.startsWith('data: '));
-    return JSON.parse(data.slice('data: '.length)).error;
+    return JSON.parse(data?.slice('data: '.length) ?? this.text).error;
   }
 
   leave() {
@@ -104,8 +104,8 @@ export class JobCall {
   }
 
   /** What the log says of its end. */
-  line(fields = { event: 'call_ended' }) {
-    return this.#gateway.line({ request_id: this.id, ...fields });
+  line(fields = { event: 'call_ended' }, ms) {
+    return this.#gateway.line({ request_id: this.id, ...fields }, ms);
   }
 
   async #read(path, body, headers) {
