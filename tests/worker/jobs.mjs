@@ -38,6 +38,8 @@ let count = 0;
 export class JobCall {
   text = '';
   left = null;
+  /** Called when more of the answer has come. */
+  onText = () => {};
   #gateway;
   #runpod;
   #leave = new AbortController();
@@ -116,6 +118,7 @@ export class JobCall {
       const decoder = new TextDecoder();
       for await (const bytes of this.response.body) {
         this.text += decoder.decode(bytes, { stream: true });
+        this.onText();
         for (const check of this.#watchers) check();
       }
     } catch (error) {
