@@ -40,6 +40,8 @@ pub enum Want {
     Outputs,
     /// Its result.
     Result,
+    /// Its result; and its outputs so far, should there be none.
+    ResultOrOutputs,
     /// One answer of `/stream` that has something in it, as it is.
     Peek,
 }
@@ -250,7 +252,7 @@ impl Job {
             Stage::Looking => Op::Health,
             Stage::Submitting => Op::Submit,
             Stage::Following if self.aim.want == Want::Peek => Op::Stream,
-            Stage::Following if !self.streams() || self.missing > 0 => Op::Status,
+            Stage::Following if !self.streams() || self.missing > 0 || self.is_timed_by_nobody() => Op::Status,
             Stage::Following | Stage::Draining(_) => Op::Stream,
             Stage::Closing => Op::Status,
             Stage::Over => return None,
@@ -260,7 +262,13 @@ impl Job {
 
     /// Whether `/stream` is read.
     fn streams(&self) -> bool {
-        self.aim.want == Want::Outputs && !self.doubt && self.unstreamed < UNSTREAMED
+        let wanted = matches!(self.aim.want, Want::Outputs | Want::ResultOrOutputs);
+        wanted && !self.doubt && self.unstreamed < UNSTREAMED
+    }
+
+    /// Whether only `/status` can tell how long it was queued, and has not been asked.
+    fn is_timed_by_nobody(&self) -> bool {
+        self.aim.want == Want::ResultOrOutputs && self.started.is_some() && self.latest.is_empty()
     }
 
     /// Its endpoint's health is known already.
@@ -316,7 +324,7 @@ impl Job {
             None => Cadence::Queued(self.submitted),
             _ if self.doubt => Cadence::Doubt,
             Some(_) if self.aim.want == Want::Peek => Cadence::Flowing,
-            Some(started) if self.aim.want == Want::Result || !self.streams() => Cadence::Result(started),
+            Some(started) if self.aim.want != Want::Outputs || !self.streams() => Cadence::Result(started),
             Some(_) if self.tally.is_empty() => Cadence::Started,
             Some(_) => Cadence::Flowing,
         }
@@ -467,7 +475,7 @@ impl Job {
         }
         match self.aim.want {
             Want::Outputs => self.complete(now, reply, news),
-            Want::Result | Want::Peek => news.end = Some(Ok(())),
+            Want::Result | Want::ResultOrOutputs | Want::Peek => news.end = Some(Ok(())),
         }
     }
 
@@ -511,7 +519,11 @@ impl Job {
         let handed_on = reply.retries > self.retries && !failed;
         let again = handed_on || (reply.word == Some(Word::InQueue) && self.started.is_some());
         self.retries = self.retries.max(reply.retries);
-        if again && !self.tally.is_empty() {
+        if again && self.aim.want == Want::ResultOrOutputs {
+            self.tally = Tally::default();
+            self.kept.clear();
+            self.kept_bytes = 0;
+        } else if again && !self.tally.is_empty() {
             // A second answer is about to come behind the first.
             news.end = Some(Err(Failure::Job(JobFailure::Restarted)));
         }

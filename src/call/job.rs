@@ -85,6 +85,9 @@ impl Call {
                 lifetime = errand.lifetime;
                 aim.keeps = true;
                 aim.until = errand.wait_ms.map(|ms| now.after(ms));
+                if aim.want == Want::Result && aim.until.is_none() {
+                    aim.want = Want::ResultOrOutputs;
+                }
                 aim.execution_ms = lifetime.execution_ms;
                 Job::submit(now, aim, false)
             }
