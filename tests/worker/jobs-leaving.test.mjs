@@ -152,8 +152,9 @@ describe('a job whose time is over is cancelled', { concurrency: true }, () => {
 
   it('at the deadline of a /runsync, but not where its client keeps it', async () => {
     const headers = { 'x-fairlead-deadline-ms': '800' };
+    const input = { ms: 3000 };
     const ask = (query) =>
-      new JobCall(gateway, runpod, 'plain', { input: { ms: 3000 } }, { path: `/runpod/plain/runsync${query}`, headers });
+      new JobCall(gateway, runpod, 'plain', { input }, { path: `/runpod/plain/runsync${query}`, headers });
     const [dropped, kept] = [ask(''), ask('?keep')];
     await Promise.all([dropped.ended, kept.ended]);
     assert.deepEqual([dropped.json.error.code, kept.json.error.code], ['deadline_exceeded', 'deadline_exceeded']);
