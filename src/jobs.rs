@@ -51,8 +51,6 @@ pub enum Want {
 pub struct Aim {
     /// What.
     pub want: Want,
-    /// Every output is kept, for an answer in case it does not end well.
-    pub keeps: bool,
     /// When it must be over.
     pub deadline: Instant,
     /// The `executionTimeout` that was asked for, in milliseconds.
@@ -544,7 +542,7 @@ impl Job {
                 return;
             }
             self.tally.add(now, &piece);
-            if self.aim.keeps && self.kept_bytes < MAX_KEPT {
+            if self.aim.want == Want::ResultOrOutputs && self.kept_bytes < MAX_KEPT {
                 self.kept_bytes = self.kept_bytes.saturating_add(piece.to_json().len());
                 self.kept.push(piece.clone());
             }

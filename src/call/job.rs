@@ -72,7 +72,6 @@ impl Call {
         let endpoint = &target.endpoint;
         let mut aim = Aim {
             want: if self.order.ask.stream { Want::Outputs } else { Want::Result },
-            keeps: false,
             deadline: self.deadline,
             execution_ms: u64::MAX,
             until: None,
@@ -83,7 +82,6 @@ impl Call {
         let job = match (errand, verb) {
             (Some(errand), Some(Verb::RunSync)) => {
                 lifetime = errand.lifetime;
-                aim.keeps = true;
                 aim.until = errand.wait_ms.map(|ms| now.after(ms));
                 if aim.want == Want::Result && aim.until.is_none() {
                     aim.want = Want::ResultOrOutputs;
