@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { capture, root, run, step } from '../../scripts/process.mjs';
 import { workerEnvironment } from './runpod/worker-side.mjs';
@@ -50,10 +50,12 @@ function missing(why) {
  *
  * @param python what ensureSdk() returned
  * @param runpod a simulation whose `endpoint` has the handler `real`
- * @param handler the name of a file in runpod/handlers/
+ * @param handler the name of a file in runpod/handlers/, or the path of another
  */
-export async function startWorker(python, runpod, handler, { endpoint, id = `real-${handler}`, pingMs } = {}) {
-  const child = spawn(python, ['-u', join(folder, 'launch.py'), join(folder, 'handlers', `${handler}.py`)], {
+export async function startWorker(python, runpod, handler, { endpoint, id, pingMs } = {}) {
+  const file = resolve(folder, 'handlers', handler.endsWith('.py') ? handler : `${handler}.py`);
+  id ??= `real-${basename(file, '.py')}`;
+  const child = spawn(python, ['-u', join(folder, 'launch.py'), file], {
     detached: true, // it has a child of its own that pings: both end together, as a process group
     stdio: ['pipe', 'pipe', 'pipe'],
     env: {
