@@ -443,6 +443,7 @@ impl Job {
         self.take_entries(now, reply.entries, news);
         match (self.stage, reply.word) {
             (Stage::Draining(_), _) if !drained => self.due = now,
+            (Stage::Draining(Word::Completed), _) if self.doubt => news.end = Some(Err(Failure::Job(JobFailure::Gap))),
             (Stage::Draining(Word::Completed), _) => news.end = Some(Ok(())),
             (Stage::Draining(_), _) => (self.stage, self.due) = (Stage::Closing, now),
             // Its aggregate brings whatever is left.
@@ -487,14 +488,15 @@ impl Job {
                 let rest = if self.tally.is_empty() { Some(aggregate) } else { self.tally.rest_of(aggregate) };
                 let whole = rest.is_some();
                 self.doubt = false;
-                self.take_entries(now, rest.unwrap_or_default(), news);
+                // Nothing of it is a repost, whatever it is equal to.
+                rest.unwrap_or_default().into_iter().for_each(|piece| self.take(now, piece, news));
                 Some(if whole { Ok(()) } else { Err(gap) })
             }
             // Nothing says what was lost.
             None if self.doubt => Some(Err(gap)),
             // A handler that returns its result instead of yielding it.
             _ if self.tally.is_empty() => {
-                self.take_entries(now, result().into_iter().collect(), news);
+                result().into_iter().for_each(|piece| self.take(now, piece, news));
                 Some(Ok(()))
             }
             // No aggregate: then `/stream` is read to its end.
@@ -541,13 +543,17 @@ impl Job {
             if self.doubt {
                 return;
             }
-            self.tally.add(now, &piece);
-            if self.aim.want == Want::ResultOrOutputs && self.kept_bytes < MAX_KEPT {
-                self.kept_bytes = self.kept_bytes.saturating_add(piece.to_json().len());
-                self.kept.push(piece.clone());
-            }
-            news.pieces.push(piece);
+            self.take(now, piece, news);
         }
+    }
+
+    fn take(&mut self, now: Instant, piece: Piece, news: &mut News) {
+        self.tally.add(now, &piece);
+        if self.aim.want == Want::ResultOrOutputs && self.kept_bytes < MAX_KEPT {
+            self.kept_bytes = self.kept_bytes.saturating_add(piece.to_json().len());
+            self.kept.push(piece.clone());
+        }
+        news.pieces.push(piece);
     }
 
     fn cause(&self, word: Word, reply: &Reply<'_>) -> JobFailure {
@@ -573,4 +579,59 @@ fn refusal(head: &ResponseHead) -> Failure {
     // Its words are about the gateway's envelope, not about the caller's request.
     let headers: Headers = head.headers.iter().filter(|(name, _)| name.starts_with("retry-after")).collect();
     Failure::Status { head: ResponseHead { status: head.status, headers }, body: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace { fair_share_ms: 0, fetches: 1000 };
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn follow(want: Want) -> Job {
+        let aim = Aim { want, deadline: at(600_000), execution_ms: 5000, until: None };
+        Job::follow(at(0), aim, "a-u1".to_owned())
+    }
+
+    fn answer(job: &mut Job, ms: u64, wanted: Op, body: &str) -> News {
+        let op = job.due(at(ms)).unwrap();
+        assert_eq!(op, wanted);
+        job.on_sent(at(ms), op);
+        let head = ResponseHead { status: 200, headers: Headers::new() };
+        job.on_answer(at(ms), Answer::Whole { head: &head, body: body.as_bytes() }, PACE)
+    }
+
+    const X: &str = r#"{"status":"IN_PROGRESS","stream":[{"output":"x"}]}"#;
+
+    fn x(times: usize) -> Vec<Piece> {
+        vec![Piece::Text("x".to_owned()); times]
+    }
+
+    #[test]
+    fn outputs_that_may_be_reposts_all_come_from_the_aggregate() {
+        let mut job = follow(Want::Outputs);
+        assert_eq!(answer(&mut job, 1000, Op::Stream, X).pieces, x(1));
+        assert_eq!(answer(&mut job, 3000, Op::Stream, X).pieces, x(0));
+        let news = answer(&mut job, 5000, Op::Status, r#"{"status":"COMPLETED","output":["x","x","x"]}"#);
+        assert_eq!((news.pieces, news.end), (x(2), Some(Ok(()))));
+    }
+
+    #[test]
+    fn without_an_aggregate_a_possible_repost_is_a_gap_at_the_very_end_too() {
+        let gap = Some(Err(Failure::Job(JobFailure::Gap)));
+        let mut job = follow(Want::Outputs);
+        answer(&mut job, 1000, Op::Stream, X);
+        answer(&mut job, 3000, Op::Stream, X);
+        assert_eq!(answer(&mut job, 5000, Op::Status, r#"{"status":"COMPLETED"}"#).end, gap);
+
+        let mut job = follow(Want::Outputs);
+        answer(&mut job, 1000, Op::Stream, X);
+        answer(&mut job, 3000, Op::Stream, r#"{"status":"COMPLETED","stream":[]}"#);
+        assert_eq!(answer(&mut job, 3000, Op::Status, r#"{"status":"COMPLETED"}"#).end, None);
+        assert_eq!(answer(&mut job, 3000, Op::Stream, X).pieces, x(0));
+        assert_eq!(answer(&mut job, 3000, Op::Stream, r#"{"status":"COMPLETED","stream":[]}"#).end, gap);
+    }
 }
