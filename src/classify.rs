@@ -64,8 +64,8 @@ pub enum JobFailure {
     WorkerLost,
     /// It took longer than its `executionTimeout`.
     TimedOut {
-        /// That limit, in milliseconds.
-        limit_ms: u64,
+        /// That limit, in milliseconds, where it is known.
+        limit_ms: Option<u64>,
     },
     /// Somebody has cancelled it.
     Cancelled,

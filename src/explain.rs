@@ -162,7 +162,8 @@ impl Story<'_> {
             JobFailure::TimedOut { limit_ms } => (
                 Code::JobTimedOut,
                 format!(
-                    "The handler of endpoint `{endpoint}` took longer than the job's `executionTimeout` of {limit_ms} ms."
+                    "The handler of endpoint `{endpoint}` took longer than the job's `executionTimeout`{}.",
+                    limit_ms.map(|ms| format!(" of {ms} ms")).unwrap_or_default()
                 ),
                 "Raise that limit (`deadline_ms` in the policy, `max_execution_ms` of the endpoint, `policy.executionTimeout` of your own jobs), or make the handler yield in time: code that blocks cannot even be cancelled.",
             ),

@@ -53,8 +53,8 @@ pub struct Aim {
     pub want: Want,
     /// When it must be over.
     pub deadline: Instant,
-    /// The `executionTimeout` that was asked for, in milliseconds.
-    pub execution_ms: u64,
+    /// The `executionTimeout` that was asked for, in milliseconds; `None` of a job that was there already.
+    pub execution_ms: Option<u64>,
     /// Until when its end is waited for; then its state is told as it is.
     pub until: Option<Instant>,
 }
@@ -217,9 +217,9 @@ impl Job {
         self.doubt
     }
 
-    /// Characters that its worker destroyed.
-    pub const fn torn(&self) -> u32 {
-        self.tally.torn()
+    /// Characters that its worker destroyed in what is shown as it comes.
+    pub fn torn(&self) -> u32 {
+        if self.aim.want == Want::Outputs { self.tally.torn() } else { 0 }
     }
 
     /// When something is to be done: an operation goes out, or one has taken too long.
@@ -295,7 +295,7 @@ impl Job {
 
     fn warning_at(&self) -> Option<Instant> {
         let started = self.started.filter(|_| !self.warned && self.stage == Stage::Following)?;
-        Some(started.after((self.aim.execution_ms / 5).saturating_mul(4)))
+        Some(started.after((self.aim.execution_ms? / 5).saturating_mul(4)))
     }
 
     /// Takes in what came of the operation under way.
@@ -592,7 +592,7 @@ mod tests {
     }
 
     fn follow(want: Want) -> Job {
-        let aim = Aim { want, deadline: at(600_000), execution_ms: 5000, until: None };
+        let aim = Aim { want, deadline: at(600_000), execution_ms: None, until: None };
         Job::follow(at(0), aim, "a-u1".to_owned())
     }
 

@@ -70,42 +70,31 @@ impl Call {
     /// The follower of the job that an attempt at this target is; `None` where it is none.
     pub(super) fn follower(&self, now: Instant, target: &Target) -> Option<Follower> {
         let endpoint = &target.endpoint;
-        let mut aim = Aim {
-            want: if self.order.ask.stream { Want::Outputs } else { Want::Result },
-            deadline: self.deadline,
-            execution_ms: u64::MAX,
-            until: None,
+        let errand = self.order.ask.errand.as_deref();
+        let wait_ms = errand.and_then(|errand| errand.wait_ms);
+        let stream = self.order.ask.stream;
+        let (want, until) = match errand.map(|errand| errand.verb) {
+            None if !endpoint.takes_jobs() => return None,
+            None if stream => (Want::Outputs, None),
+            None => (Want::Result, None),
+            Some(Verb::Stream) if stream => (Want::Outputs, None),
+            Some(Verb::Stream) => (Want::Peek, Some(now.after(PEEK_MS))),
+            Some(Verb::StatusSync) => (Want::Result, Some(now.after(wait_ms.unwrap_or(WAIT_MS)))),
+            // One that may go on behind its caller keeps its stream to itself.
+            Some(Verb::RunSync) if wait_ms.is_some() => (Want::Result, wait_ms.map(|ms| now.after(ms))),
+            Some(Verb::RunSync) => (Want::ResultOrOutputs, None),
+            Some(_) => return None,
         };
-        let mut lifetime = Lifetime::until(now, self.deadline, endpoint);
-        let errand = self.order.ask.errand.as_ref();
-        let verb = errand.map(|errand| errand.verb);
-        let job = match (errand, verb) {
-            (Some(errand), Some(Verb::RunSync)) => {
-                lifetime = errand.lifetime;
-                aim.until = errand.wait_ms.map(|ms| now.after(ms));
-                if aim.want == Want::Result && aim.until.is_none() {
-                    aim.want = Want::ResultOrOutputs;
-                }
-                aim.execution_ms = lifetime.execution_ms;
-                Job::submit(now, aim, false)
-            }
-            (Some(errand), Some(Verb::Stream | Verb::StatusSync)) => {
-                aim.until = match errand.verb {
-                    Verb::Stream if aim.want == Want::Outputs => None,
-                    Verb::Stream => Some(now.after(PEEK_MS)),
-                    _ => Some(now.after(errand.wait_ms.unwrap_or(WAIT_MS))),
-                };
-                if verb == Some(Verb::Stream) && aim.want == Want::Result {
-                    aim.want = Want::Peek;
-                }
-                Job::follow(now, aim, errand.job.clone().unwrap_or_default())
-            }
-            (None, _) if endpoint.takes_jobs() => {
-                aim.execution_ms = lifetime.execution_ms;
+        let lifetime = errand.map_or_else(|| Lifetime::until(now, self.deadline, endpoint), |errand| errand.lifetime);
+        let is_told = errand.is_none_or(|errand| errand.verb == Verb::RunSync && !errand.keep && wait_ms.is_none());
+        let execution_ms = is_told.then_some(lifetime.execution_ms);
+        let aim = Aim { want, deadline: self.deadline, execution_ms, until };
+        let job = match errand.and_then(|errand| errand.job.clone()) {
+            Some(id) => Job::follow(now, aim, id),
+            None => {
                 let look = self.fleet.borrow_mut().queue(target.index).look(now);
-                Job::submit(now, aim, look != Look::Queue)
+                Job::submit(now, aim, errand.is_none() && look != Look::Queue)
             }
-            _ => return None,
         };
         self.fleet.borrow_mut().queue(target.index).follow(now, self.deadline);
         Some(Follower {

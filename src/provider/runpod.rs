@@ -236,7 +236,7 @@ fn answer(json: &str, dialect: Dialect) -> Cow<'_, str> {
 /// `handler: … \ntraceback: …`; worker-vllm's as the representation of a Python dictionary: since
 /// 2.24 with `vLLM returned HTTP 400: …` for its message, before with the server's own fields, the
 /// status in `code`. RunPod's own words stand for themselves.
-pub fn cause(error: &str, limit_ms: u64) -> JobFailure {
+pub fn cause(error: &str, limit_ms: Option<u64>) -> JobFailure {
     let words = serde_json::from_str::<String>(error).unwrap_or_else(|_| error.to_owned());
     let dict = python::read_dict(&words);
     let told = dict.as_ref().and_then(|dict| dict.get("message")).and_then(Value::as_str).unwrap_or(&words);
@@ -344,7 +344,7 @@ mod tests {
 
     fn answered(error: &str) -> (u16, String) {
         // As the platform tells it: text in JSON.
-        match cause(&serde_json::to_string(error).unwrap(), 5000) {
+        match cause(&serde_json::to_string(error).unwrap(), None) {
             JobFailure::Answered { head, body } => (head.status, String::from_utf8(body.unwrap_or_default()).unwrap()),
             other => panic!("{other:?}"),
         }
@@ -369,8 +369,8 @@ mod tests {
 
     #[test]
     fn what_runpod_and_handlers_say_is_told_apart() {
-        let cause = |error: &str| cause(&serde_json::to_string(error).unwrap(), 5000);
-        assert_eq!(cause("executionTimeout exceeded"), JobFailure::TimedOut { limit_ms: 5000 });
+        let cause = |error: &str| cause(&serde_json::to_string(error).unwrap(), Some(5000));
+        assert_eq!(cause("executionTimeout exceeded"), JobFailure::TimedOut { limit_ms: Some(5000) });
         assert_eq!(cause("job timed out after 1 retries"), JobFailure::WorkerLost);
         let raised = r#"{"error_type": "<class 'ValueError'>", "error_message": "no such file", "error_traceback": "Traceback …", "hostname": "h"}"#;
         assert_eq!(cause(raised), JobFailure::Raised("ValueError: no such file".to_owned()));

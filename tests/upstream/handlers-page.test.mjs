@@ -142,6 +142,7 @@ describe('the handlers of docs/handlers.md under RunPod\'s worker SDK', { skip, 
     const { body: { id } } = await call('/run', { input: { steps: 100 } });
     const late = await call(`/status-sync/${id}`);
     assert.deepEqual([late.status, late.body.status, late.body.error.code], [504, 'TIMED_OUT', 'job_timed_out']);
+    assert.match(late.body.error.message, / took longer than the job's `executionTimeout`\. /);
 
     const given = await call('/runsync', { input: { steps: 100 } }, { 'x-fairlead-deadline-ms': '3000' });
     assert.deepEqual([given.status, given.body.error.code], [504, 'deadline_exceeded']);
