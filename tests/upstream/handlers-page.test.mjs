@@ -73,6 +73,7 @@ describe('the handlers of docs/handlers.md under RunPod\'s worker SDK', { skip, 
       )),
       models: [{ name: '*', targets: [{ endpoint: 'blocks' }] }],
     };
+    config.policies = { default: { on_deadline: 'partial' } };
     gateway = await startGateway(config, { secrets: { KEY: runpod.apiKey } });
     slow = createServer(serveText).listen(0, '127.0.0.1');
   });
@@ -192,7 +193,7 @@ describe('the handlers of docs/handlers.md under RunPod\'s worker SDK', { skip, 
   });
 
   it('streams: several jobs, a part when the time is over, and nothing left behind by a stop', async (t) => {
-    const { worker, client, endpoint, posts } = await start(t, 'streams');
+    const { worker, client, endpoint, posts, call } = await start(t, 'streams');
     const [one, two] = await Promise.all([client.run({ pages: 20 }), client.run({ pages: 20 })]);
     const state = ({ body: { id } }) => endpoint.jobs.find(id).status;
     await runpod.until(() => state(one) === 'IN_PROGRESS' && state(two) === 'IN_PROGRESS');
@@ -200,6 +201,12 @@ describe('the handlers of docs/handlers.md under RunPod\'s worker SDK', { skip, 
     const { outputs, last } = await client.outputs({ pages: 50, seconds: 0.75 });
     assert.ok(outputs.length > 1 && outputs.length < 9, outputs.length);
     assert.deepEqual([outputs.at(-1), last.status, last.output], [{ complete: false }, 'COMPLETED', outputs]);
+
+    const late = await call('/runsync', { input: { pages: 90 } }, { 'x-fairlead-deadline-ms': '3000' });
+    assert.deepEqual([late.status, late.body.status, late.body.output[0]], [200, 'CANCELLED', outputs[0]]);
+    assert.ok(late.body.output.length > 1 && late.body.output.every(({ page: at }, index) => at === index));
+    const failed = await call('/runsync', { input: { pages: 90 }, policy: { executionTimeout: 5000 } });
+    assert.deepEqual([failed.status, failed.body.stream[0]], [504, outputs[0]]);
 
     endpoint.faults.script('job-stream', 'ok', { fault: 'slow', ms: 20_000 });
     const { body: { id } } = await client.run({ pages: 5 });
