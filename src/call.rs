@@ -456,6 +456,7 @@ impl Call {
             None => vllm::request(ask, chosen, &self.order.request_id, id),
         };
         let mut attempt = Attempt::new(id, target, now, limits);
+        attempt.proxied = endpoint.provider == Provider::Runpod && self.order.ask.errand.is_none();
         attempt.exchange = Some(self.send(endpoint, request));
         self.attempts.push(attempt);
     }

@@ -8,6 +8,7 @@ use crate::{
     deadline::{AttemptTimers, Limits, Timer},
     jobs::Op,
     message::{Headers, ResponseHead},
+    provider::runpod,
     sse::Decoder,
     stream::{Flaw, Proof, Seen, Usage, check_answer},
     time::Instant,
@@ -41,6 +42,9 @@ pub(super) struct Attempt {
     /// The job that it follows, at an endpoint that takes jobs.
     pub(super) job: Option<Box<Follower>>,
     pub(super) timers: AttemptTimers,
+    /// Between here and the server stands a proxy of RunPod's, which answers where no worker does:
+    /// what it says counts, not its status.
+    pub(super) proxied: bool,
     reply: Reply,
     /// Of an answer that does not stream.
     usage: Usage,
@@ -97,7 +101,8 @@ pub(super) struct Counts {
 impl Attempt {
     pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
         let timers = AttemptTimers::new(now, limits);
-        Self { id, target, exchange: None, job: None, timers, reply: Reply::Awaited, usage: Usage::default() }
+        let (reply, usage) = (Reply::Awaited, Usage::default());
+        Self { id, target, exchange: None, job: None, timers, proxied: false, reply, usage }
     }
 
     /// An attempt that follows a job.
@@ -137,15 +142,27 @@ impl Attempt {
             return Err(Failure::Invalid("a status that HTTP does not have"));
         }
         if !(200..300).contains(&head.status) {
-            if !Failure::is_refusal(head.status) {
+            if !Failure::is_refusal(head.status) && !self.proxied {
                 return Err(Failure::Status { head, body: None });
             }
             self.timers.on_body(now);
             self.reply = Reply::Refused { head, body: Vec::new() };
             return Ok(());
         }
+        if self.proxied && head.status == 204 {
+            return Err(Failure::Status { head, body: None });
+        }
+        let may_be_text = ask.api.takes_form() || ask.api.dialect() == Dialect::Whole;
+        let wanted = match ask.stream {
+            true => media_type == "text/event-stream",
+            false => is_json(&media_type) || may_be_text && media_type != "text/html",
+        };
+        if self.proxied && !wanted {
+            self.reply = Reply::Refused { head, body: Vec::new() };
+            return Ok(());
+        }
         if ask.stream {
-            if media_type != "text/event-stream" {
+            if !wanted {
                 return Err(Failure::Invalid("something else than the event stream that was asked for"));
             }
             self.reply = Reply::Stream(Box::new(Stream {
@@ -162,8 +179,7 @@ impl Attempt {
             }));
             return Ok(());
         }
-        let may_be_text = ask.api.takes_form() || ask.api.dialect() == Dialect::Whole;
-        if media_type == "text/html" || !(may_be_text || is_json(&media_type)) {
+        if !wanted {
             return Err(Failure::Invalid("something else than the JSON that was asked for"));
         }
         self.reply = Reply::Whole { head, body: Vec::new(), received: 0, shown: false };
@@ -239,7 +255,10 @@ impl Attempt {
                     self.usage = check_answer(dialect, body).map_err(|flaw| match flaw {
                         Flaw::Cut => Failure::Cut,
                         Flaw::Empty => Failure::Invalid("JSON without a finished choice in it"),
-                        Flaw::Error(error) => Failure::InBand(error),
+                        Flaw::Error(error) => {
+                            let said = if self.proxied { runpod::said(head, body) } else { None };
+                            said.unwrap_or(Failure::InBand(error))
+                        }
                     })?;
                 } else if body.is_empty() {
                     return Err(Failure::Cut);

@@ -3,7 +3,6 @@
 use super::{Call, Emit, LEAST_USEFUL_MS, Output};
 use crate::{
     classify::{Failure, JobFailure},
-    config::Mode,
     event::Event,
     native,
     provider::{runpod, vllm},
@@ -45,12 +44,10 @@ impl Call {
 
     /// A failure as what it is without a job or a proxy around it.
     fn plain(&self, id: u32, failure: Failure) -> Failure {
-        let target = self.attempts.iter().find(|attempt| attempt.id == id).map(|attempt| attempt.target);
-        let mode =
-            target.and_then(|target| self.order.model.targets.get(target)).and_then(|target| target.endpoint.mode);
+        let proxied = self.attempts.iter().any(|attempt| attempt.id == id && attempt.proxied);
         match failure {
             Failure::Job(failure) => failure.unwrapped(),
-            failure if mode == Some(Mode::LoadBalancer) => runpod::refusal(failure),
+            failure if proxied => runpod::refusal(failure),
             failure => failure,
         }
     }

@@ -8,6 +8,7 @@ use crate::{
     ask::Ask,
     classify::{Failure, JobFailure},
     jobs::{Op, Piece},
+    json::read_object,
     message::{Headers, Method, Request, ResponseHead},
     settings::{Endpoint, Target},
     time::Instant,
@@ -328,13 +329,39 @@ pub fn has_no_worker(body: &[u8]) -> bool {
     says("no workers available") || says("affinity_worker_gone") || says("worker_timeout")
 }
 
-/// What a load balancer's refusal really is.
+/// What a proxy of RunPod's says instead of a server: whatever its status, that there is no worker,
+/// or how the job inside it failed.
+pub fn said(head: &ResponseHead, body: &[u8]) -> Option<Failure> {
+    #[derive(Deserialize)]
+    struct Said<'a> {
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    if has_no_worker(body) {
+        return Some(no_room(head));
+    }
+    let error = read_object::<Said>(body).ok()?.error?.get();
+    match cause(Some(error).filter(|error| error.starts_with('"'))?, None) {
+        answered @ JobFailure::Answered { .. } => Some(answered.unwrapped()),
+        _ => None,
+    }
+}
+
+fn no_room(head: &ResponseHead) -> Failure {
+    Failure::Status { head: ResponseHead { status: 503, ..head.clone() }, body: None }
+}
+
+/// What an answer of a proxy of RunPod's that is none really is.
 pub fn refusal(failure: Failure) -> Failure {
-    match failure {
-        Failure::Status { head, body: Some(body) } if has_no_worker(&body) => {
-            Failure::Status { head: ResponseHead { status: 503, ..head }, body: None }
-        }
-        failure => failure,
+    let Failure::Status { head, body } = failure else { return failure };
+    if let Some(said) = body.as_deref().and_then(|body| said(&head, body)) {
+        return said;
+    }
+    match head.status {
+        // What a worker's `/ping` says while it starts.
+        204 => no_room(&head),
+        200..=299 => Failure::Invalid("something else than the answer that was asked for"),
+        _ => Failure::Status { head, body },
     }
 }
 
