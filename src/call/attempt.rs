@@ -145,7 +145,11 @@ impl Attempt {
             if !Failure::is_refusal(head.status) && !self.proxied {
                 return Err(Failure::Status { head, body: None });
             }
-            self.timers.on_body(now);
+            // What explains a failure that is none of the request's is not waited for as an answer is.
+            match Failure::is_refusal(head.status) {
+                true => self.timers.on_body(now),
+                false => self.timers.on_finished(now),
+            }
             self.reply = Reply::Refused { head, body: Vec::new() };
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::{
     record::{Record, Sent, read_events},
     world::State,
 };
-use fairlead_core::{classify::Failure, event::Event, fleet::Fleet, policy::BudgetPolicy};
+use fairlead_core::{classify::Failure, event::Event, fleet::Fleet, message::ResponseHead, policy::BudgetPolicy};
 use std::{cell::RefCell, rc::Rc};
 
 const MAX_HELD: usize = 1 << 20;
@@ -345,6 +345,8 @@ impl Promises {
                 }
             }
             None => {}
+            // A proxy of RunPod's may say in its body that its status means something else.
+            Some(head) if explains(sent, attempt) => within(head, GRACE_MS, "an explanation"),
             Some(_) if refused || !record.ask.stream => within(attempt.last_byte, idle_ms(record), "a byte"),
             Some(_) if plain.odd => {}
             Some(_) if plain.whole => within(attempt.proved, GRACE_MS, "an end"),
@@ -398,6 +400,12 @@ fn check_own_words(pieces: &[(u64, Vec<u8>)]) {
 }
 
 /// Whether the answer to this request is an event stream to the core.
+/// Whether a failure is being explained that lies with the endpoint.
+fn explains(sent: &Sent, attempt: &Attempt) -> bool {
+    let failed = |head: &ResponseHead| !(200..300).contains(&head.status) && !Failure::is_refusal(head.status);
+    attempt.cold && sent.head.as_ref().is_some_and(failed)
+}
+
 fn streams(sent: &Sent, record: &Record) -> bool {
     record.ask.stream && sent.head.as_ref().is_some_and(|head| (200..300).contains(&head.status))
 }
