@@ -1,7 +1,10 @@
 //! What one call did, as the client, the endpoints and the log saw it; and the promises that hold
 //! for every call, checked on every run of every test.
 
-use crate::wanted::{CLIENT_KEY, HUSH};
+use crate::{
+    runpod::Runpod,
+    wanted::{CLIENT_KEY, HUSH},
+};
 use fairlead_core::{
     api::Dialect,
     ask::Ask,
@@ -36,6 +39,24 @@ impl Sent {
     pub const fn new(endpoint: String, at: u64, request: Request) -> Self {
         Self { endpoint, at, request, over_at: None, aborted: false, head: None, chunks: Vec::new() }
     }
+
+    /// Whether this is part of a job's life: of those, an attempt makes many.
+    pub fn is_of_job(&self) -> bool {
+        self.endpoint == "d"
+    }
+
+    /// Whether it may go on behind the call: a job's submission, which may still tell an id, or what
+    /// ends a job and looks whether it did.
+    pub fn may_settle(&self) -> bool {
+        let path = |name: &str| self.request.url.contains(name);
+        self.is_of_job() && (path("/run") || path("/cancel/") || path("/status/"))
+    }
+
+    /// Which attempt it belongs to.
+    pub fn attempt(&self) -> u32 {
+        let id = self.request.headers.get("x-request-id").expect("an id");
+        id.strip_prefix("req-").and_then(|number| number.parse().ok()).expect("the id of an attempt")
+    }
 }
 
 /// What one call did.
@@ -64,8 +85,14 @@ pub struct Record {
     pub gone: bool,
     /// The client did not take its last piece.
     pub untaken: bool,
+    /// When the request arrived.
+    pub begins_at: u64,
     /// When the call ended.
     pub ended_at: u64,
+    /// When whatever it left behind was over.
+    pub settled_at: u64,
+    /// The simulated RunPod when all its jobs had ended, and as it was left.
+    pub runpod: Option<Box<(Runpod, Runpod)>>,
     /// In the order of sending.
     pub requests: Vec<Sent>,
     /// Every fact told, and when.
@@ -97,7 +124,10 @@ impl Record {
             upload_ms: 0,
             gone: false,
             untaken: false,
+            begins_at: 0,
             ended_at: 0,
+            settled_at: 0,
+            runpod: None,
             requests: Vec::new(),
             events: Vec::new(),
             timers: 0,
@@ -182,9 +212,14 @@ impl Record {
         self.events.iter().filter_map(failure).collect()
     }
 
+    /// The call's last fact, behind which only its jobs' ends are told.
+    fn end(&self) -> Option<&(u64, Event)> {
+        self.events.iter().rfind(|(_, event)| !matches!(event, Event::JobCancelled { .. }))
+    }
+
     /// The `outcome` of the call's last fact.
     pub fn outcome(&self) -> &str {
-        match &self.events.last().expect("an event").1 {
+        match &self.end().expect("an event").1 {
             Event::CallEnded { outcome, .. } => outcome,
             other => panic!("the last event is {other:?}"),
         }
@@ -192,15 +227,30 @@ impl Record {
 
     /// Whether the call has come to its end.
     pub fn is_over(&self) -> bool {
-        matches!(self.events.last(), Some((_, Event::CallEnded { .. })))
+        is_over(&self.events)
     }
 
     /// Events that were dropped because they were malformed.
     pub fn dropped(&self) -> u64 {
-        match &self.events.last().expect("an event").1 {
+        match &self.end().expect("an event").1 {
             Event::CallEnded { malformed, .. } => *malformed,
             other => panic!("the last event is {other:?}"),
         }
+    }
+
+    /// The simulated RunPod, all of whose jobs have ended.
+    pub fn runpod(&self) -> &Runpod {
+        &self.runpod.as_ref().expect("a simulated RunPod").0
+    }
+
+    /// The simulated RunPod as this call left it.
+    pub fn live(&self) -> Runpod {
+        self.runpod.as_ref().expect("a simulated RunPod").1.clone()
+    }
+
+    /// Attempts over all endpoints.
+    pub fn attempts(&self) -> usize {
+        self.events.iter().filter(|(_, event)| matches!(event, Event::AttemptStarted { .. })).count()
     }
 
     fn is_stream(&self) -> bool {
@@ -211,9 +261,10 @@ impl Record {
     pub fn check(&self) {
         assert_eq!(self.left_open, 0, "every exchange has ended or was aborted");
         for sent in &self.requests {
-            assert!(sent.over_at.is_some_and(|at| at <= self.deadline_ms), "over at {:?}", sent.over_at);
+            let latest = if sent.may_settle() { self.settled_at } else { self.deadline_ms };
+            assert!(sent.over_at.is_some_and(|at| at <= latest), "over at {:?}", sent.over_at);
         }
-        assert!(self.requests.len() <= self.policy.max_attempts as usize, "{} attempts", self.requests.len());
+        assert!(self.attempts() <= self.policy.max_attempts as usize, "{} attempts", self.attempts());
         self.check_facts();
         self.check_secrets();
         self.check_requests();
@@ -233,19 +284,26 @@ impl Record {
 
     /// What is told fits what happened.
     fn check_facts(&self) {
-        let started = self.events.iter().filter(|(_, event)| matches!(event, Event::AttemptStarted { .. })).count();
+        let started = self.attempts();
         let ended = self.events.iter().filter(|(_, event)| matches!(event, Event::CallEnded { .. })).count();
-        assert_eq!((started, ended), (self.requests.len(), 1), "{:?}", self.events);
-        let Some((at, Event::CallEnded { attempts, total_ms, bytes, .. })) = self.events.last() else {
+        // An attempt at a job makes many requests, or none where it finds nobody to take the job.
+        let jobs = self
+            .events
+            .iter()
+            .filter(|(_, event)| matches!(event, Event::AttemptStarted { endpoint, .. } if endpoint == "d"));
+        let plain = self.requests.iter().filter(|sent| !sent.is_of_job()).count();
+        assert_eq!((started, ended), (plain + jobs.count(), 1), "{:?}", self.events);
+        let Some((at, Event::CallEnded { attempts, total_ms, bytes, .. })) = self.end() else {
             panic!("nothing follows the call's end: {:?}", self.events);
         };
         // A client that is behind a pipe goes on taking what is over for the endpoint.
         assert!(*at == self.ended_at || self.piped.is_some() && *at <= self.ended_at, "told at {at}");
-        let latest = self.deadline_ms.max(self.upload_ms);
+        let latest = (self.deadline_ms - self.begins_at).max(self.upload_ms);
         assert!(*total_ms <= latest, "{total_ms} ms of {latest}");
         // The last words of a call may have to wait for its client.
-        assert!(at == total_ms || self.slow && *at <= self.deadline_ms + 1000, "told at {at}");
-        assert_eq!(*attempts as usize, self.requests.len());
+        let told = *at - self.begins_at;
+        assert!(told == *total_ms || self.slow && *at <= self.deadline_ms + 1000, "told at {at}");
+        assert_eq!(*attempts as usize, started);
         if !self.untaken && !self.gone {
             // What went by itself shortly before the end may not have been looked at.
             let most = self.body().len();
@@ -269,11 +327,18 @@ impl Record {
 
     /// Each endpoint gets its own key and id, and nothing of the client's secrets.
     fn check_requests(&self) {
-        for (number, Sent { endpoint, request, .. }) in self.requests.iter().enumerate() {
+        let mut attempts: Vec<u32> = Vec::new();
+        for sent in &self.requests {
+            let Sent { endpoint, request, .. } = sent;
             let Request { url, headers, .. } = request;
             assert!(url.starts_with(&format!("https://{endpoint}.hush.example/")), "{url}");
             assert_eq!(headers.get("authorization"), Some(&*format!("Bearer sk-hush-{endpoint}")));
-            assert_eq!(headers.get("x-request-id"), Some(&*format!("req-{}", number + 1)));
+            let attempt = sent.attempt();
+            if attempts.last() != Some(&attempt) && !sent.may_settle() {
+                assert!(!attempts.contains(&attempt), "attempt {attempt} goes on behind another");
+                attempts.push(attempt);
+            }
+            assert!(attempt as usize <= self.attempts(), "an attempt that was told");
             assert_eq!(headers.get("cookie"), None);
             assert!(headers.iter().all(|(_, value)| !value.contains(CLIENT_KEY)));
         }
@@ -313,6 +378,12 @@ impl Record {
         assert!(whole != failed, "whole: {whole}, failed: {failed}: {}", self.text());
         assert_eq!(whole, self.outcome() == "ok");
     }
+}
+
+/// Whether a call has come to its end by these facts.
+pub fn is_over(events: &[(u64, Event)]) -> bool {
+    let job = |(_, event): &&(u64, Event)| matches!(event, Event::JobCancelled { .. });
+    matches!(events.iter().rfind(|event| !job(event)), Some((_, Event::CallEnded { .. })))
 }
 
 /// How many choices have ended well, by a reading of one's own.

@@ -9,6 +9,9 @@ pub const HUSH: &str = "hush";
 /// The client's own key.
 pub const CLIENT_KEY: &str = "fl-hush-client";
 
+/// Another client's.
+pub const OTHER_KEY: &str = "fl-hush-other";
+
 /// One request, as the client sends it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -106,5 +109,42 @@ impl Wanted {
     /// The body's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         self.form.clone().unwrap_or_else(|| self.body.to_string()).into_bytes()
+    }
+}
+
+/// A request about a client's own job.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    /// `/runpod/d/run`
+    pub path: String,
+    /// What stands behind the `?`.
+    pub query: String,
+    pub headers: Headers,
+    pub body: String,
+}
+
+/// A request about a job of endpoint `d`: `run`, `status/ID`, …
+pub fn errand(what: &str) -> Errand {
+    let (path, query) = what.split_once('?').unwrap_or((what, ""));
+    let headers = Headers::from_iter([("authorization", "Bearer fl-hush-client"), ("cookie", "session=hush")]);
+    Errand { path: format!("/runpod/d/{path}"), query: query.to_owned(), headers, body: String::new() }
+}
+
+impl Errand {
+    /// With this body.
+    pub fn with(mut self, body: &Value) -> Self {
+        self.body = body.to_string();
+        self
+    }
+
+    /// With one more field.
+    pub fn field(mut self, name: &str, value: &str) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// With a deadline of its own.
+    pub fn within(self, ms: u64) -> Self {
+        self.field("x-fairlead-deadline-ms", &ms.to_string())
     }
 }

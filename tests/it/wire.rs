@@ -25,6 +25,8 @@ enum Flows {
     Read(Steps),
     /// A pipe carries the bytes to the client.
     Piped(Rc<RefCell<Flow>>),
+    /// The answer is made when the request arrives.
+    Asked,
 }
 
 /// What the endpoint does. It keeps to its script's times whether or not anybody reads.
@@ -72,6 +74,11 @@ impl Wire {
         Self { world: Rc::clone(world), number, flows }
     }
 
+    /// A request to the simulated RunPod.
+    pub fn asked(world: &Rc<RefCell<State>>, number: usize) -> Self {
+        Self { world: Rc::clone(world), number, flows: Flows::Asked }
+    }
+
     /// From now on a pipe carries what comes.
     pub fn pipe(&mut self, rest_ms: u64) -> Rc<RefCell<Flow>> {
         let Flows::Read(steps) = &mut self.flows else { panic!("piped twice") };
@@ -87,7 +94,18 @@ impl Exchange for Wire {
     fn poll_received(&mut self, _: &mut Context<'_>) -> Poll<Received<Rc<[u8]>>> {
         let mut state = self.world.borrow_mut();
         assert_eq!(state.requests[self.number].over_at, None, "polled behind its end");
+        if matches!(self.flows, Flows::Asked) {
+            let now = state.now;
+            match state.runpod.as_mut().expect("a simulated RunPod").answer(self.number, now) {
+                Ok((at, script)) => self.flows = Flows::Read(Steps { at, queue: script.into() }),
+                Err(at) => {
+                    let _ = state.until(at);
+                    return Poll::Pending;
+                }
+            }
+        }
         let received = match &mut self.flows {
+            Flows::Asked => unreachable!("answered above"),
             Flows::Read(steps) => ready!(steps.next(&mut state)),
             Flows::Piped(flow) => ready!(flow.borrow_mut().poll_received(&mut state)),
         };

@@ -1,29 +1,37 @@
 //! A host in virtual time: its clock jumps to the next moment that anybody waits for.
 //!
 //! A [`World`] holds what will happen: the `CONFIG` (endpoints `a`, `b` and `c`, the last on RunPod,
-//! of which those with a script are the targets of the model `m`, in the order they were named), a
-//! script per request that an endpoint gets, and how the client behaves. [`World::run`] takes one
-//! request the whole way that a host does: read `CONFIG`, admit, read the request, plan, `open`,
-//! `Body::next`, `Body::deliver`. All times are milliseconds since the request's arrival.
+//! and `d`, whose jobs a [`Runpod`] simulates, of which those with a script are the targets of the
+//! model `m`, in the order they were named), a script per request that an endpoint gets, and how the
+//! client behaves. [`World::run`] takes one request the whole way that a host does: read `CONFIG`,
+//! admit, read the request, plan, `open`, `Body::next`, `Body::deliver`. [`World::visit`] does so
+//! with a request about a client's own job, and [`World::crowd`] with many at once. All times are
+//! milliseconds since the request's arrival, or since that of the first in a row of them
+//! ([`World::begins`]).
 
 use crate::{
     lane::{self, Takes},
     pipe,
     record::{Record, Sent},
+    runpod::Runpod,
     script::Script,
-    wanted::Wanted,
+    wanted::{Errand, Wanted},
     wire::Wire,
 };
 use fairlead_core::{
+    api::Api,
     ask::Ask,
     call::{Call, Order},
     caller,
     drive::open,
+    error::Error,
     event::Event,
     fleet::Fleet,
     message::Request,
+    native,
+    policy::Policy,
     runtime::{Runtime, Task},
-    settings::{Endpoint, Environment, Settings},
+    settings::{Endpoint, Environment, Model, Settings},
     time::Instant,
 };
 use serde_json::{Value, json};
@@ -63,6 +71,8 @@ pub struct World {
     early_timers: bool,
     cancelled_at: Option<u64>,
     upload_ms: u64,
+    begins_at: u64,
+    runpod: Option<Runpod>,
 }
 
 #[derive(Default)]
@@ -96,6 +106,8 @@ impl World {
             early_timers: false,
             cancelled_at: None,
             upload_ms: 0,
+            begins_at: 0,
+            runpod: None,
         }
     }
 
@@ -119,6 +131,19 @@ impl World {
         if model.is_some() || self.targets.iter().all(|target| target["endpoint"] != endpoint) {
             self.targets.push(json!({ "endpoint": endpoint, "model": model }));
         }
+        self
+    }
+
+    /// A target whose endpoint, `d`, takes jobs.
+    pub fn jobs(self, runpod: Runpod) -> Self {
+        let mut world = self.target("d", None);
+        world.runpod = Some(runpod);
+        world
+    }
+
+    /// The request arrives so late; what times there are count from before it.
+    pub fn begins(mut self, at: u64) -> Self {
+        self.begins_at = at;
         self
     }
 
@@ -207,15 +232,18 @@ impl World {
                 "name": "c", "provider": "runpod", "mode": "openai", "base_url": "https://c.hush.example/v2/id",
                 "api_key_secret": "KEY_C"
             },
+            self.jobs_endpoint(),
         ]);
         let asked: Vec<&String> = self.policies.as_object().into_iter().flat_map(|map| map.keys()).collect();
-        let key = fairlead_core::access::hash_key(crate::wanted::CLIENT_KEY);
-        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex_of(crate::wanted::CLIENT_KEY);
         let config = json!({
             "endpoints": endpoints,
             "models": [{ "name": "m", "targets": self.targets }],
             "policies": self.policies,
-            "clients": [{ "name": "tests", "keys_sha256": [hex], "policies": asked }],
+            "clients": [
+                { "name": "tests", "keys_sha256": [hex], "policies": asked, "runpod": ["d"] },
+                { "name": "others", "keys_sha256": [hex_of(crate::wanted::OTHER_KEY)], "runpod": ["d"] },
+            ],
         });
         let reading = Settings::read([("CONFIG".to_owned(), config)], &Vault);
         assert_eq!(reading.mistakes, [], "the world's CONFIG");
@@ -227,33 +255,95 @@ impl World {
         self.run_watched(wanted, &mut |_, _| ())
     }
 
+    fn jobs_endpoint(&self) -> Value {
+        let (mut fetches, mut execution_ms, mut ttl_ms) = (1000, 600_000, 3_600_000);
+        if let Some(runpod) = &self.runpod {
+            (fetches, execution_ms, ttl_ms) = (runpod.max_subrequests, runpod.max_execution_ms, runpod.max_ttl_ms);
+        }
+        json!({
+            "name": "d", "provider": "runpod", "mode": "jobs", "base_url": "https://d.hush.example/v2/id",
+            "api_key_secret": "KEY_D", "native": true, "max_subrequests": fetches,
+            "max_execution_ms": execution_ms, "max_ttl_ms": ttl_ms,
+        })
+    }
+
     /// Runs one call to its end, and shows everything to `watch` whenever the call has nothing to
     /// do until the clock goes on.
     pub fn run_watched(self, wanted: Wanted, watch: Watch<'_>) -> Record {
+        let (ask, model, policy, deadline_ms) = self.read(&wanted);
+        self.carry_out(ask, model, policy, deadline_ms, watch)
+    }
+
+    /// Runs one request about a client's own job to its end, or tells why it is refused.
+    pub fn visit(self, errand: Errand) -> Result<Record, Error> {
+        self.visit_watched(errand, &mut |_, _| ())
+    }
+
+    /// See [`World::visit`] and [`World::run_watched`].
+    pub fn visit_watched(self, errand: Errand, watch: Watch<'_>) -> Result<Record, Error> {
+        let settings = self.settings();
+        let client = settings.admit(caller::key(&errand.headers, Api::Job.dialect()))?;
+        let deadline_ms = caller::deadline_ms(&errand.headers)?;
+        let path = native::Path::read(&errand.path).expect("a route");
+        let asked_policy = errand.headers.get("x-fairlead-policy");
+        let (model, policy) = settings.plan_errand(client, path.endpoint, path.verb.is_once(), asked_policy)?;
+        let arrived = START.after(self.begins_at);
+        let visit = native::Visit {
+            path,
+            query: &errand.query,
+            headers: &errand.headers,
+            body: errand.body.as_bytes(),
+            client: client.map(|client| &*client.name),
+            now: arrived.after(self.upload_ms),
+            deadline: arrived.after(deadline_ms.unwrap_or(u64::MAX).min(policy.deadline_ms)),
+        };
+        let ask = visit.ask(&model.targets[0].endpoint)?;
+        Ok(self.carry_out(ask, model, policy, deadline_ms, watch))
+    }
+
+    /// Reads a request as far as a call needs it.
+    fn read(&self, wanted: &Wanted) -> (Ask, Rc<Model>, Rc<Policy>, Option<u64>) {
         let settings = self.settings();
         let key = caller::key(&wanted.headers, wanted.api.dialect());
         let client = settings.admit(key).expect("a known key");
         let ask = Ask::read(wanted.api, &wanted.headers, wanted.bytes().into()).expect("a request in order");
         let asked_policy = wanted.headers.get("x-fairlead-policy");
         let (model, policy) = settings.plan(client, &ask.model, asked_policy).expect("an entry for the model");
-        let deadline_ms = caller::deadline_ms(&wanted.headers).expect("a deadline in order");
+        (ask, model, policy, caller::deadline_ms(&wanted.headers).expect("a deadline in order"))
+    }
+
+    fn host(&mut self) -> Host {
+        Host(Rc::new(RefCell::new(State {
+            now: self.begins_at + self.upload_ms,
+            leaves_at: self.client.leaves_at.map(|at| at + self.begins_at),
+            early_timers: self.early_timers,
+            scripts: std::mem::take(&mut self.scripts),
+            runpod: self.runpod.take(),
+            ..State::default()
+        })))
+    }
+
+    fn carry_out(
+        mut self,
+        ask: Ask,
+        model: Rc<Model>,
+        policy: Rc<Policy>,
+        deadline_ms: Option<u64>,
+        watch: Watch<'_>,
+    ) -> Record {
         let mut record = Record::new(ask.clone(), &policy, deadline_ms);
         record.slow = self.client.takes.ms.max(self.client.starts_after_ms) > 0;
         record.upload_ms = self.upload_ms;
-        let request_id = "req".to_owned();
-        let order = Order { ask, model, policy, arrived: START, request_id, deadline_ms, seed: self.seed };
-        let host = Host(Rc::new(RefCell::new(State {
-            now: self.upload_ms,
-            leaves_at: self.client.leaves_at,
-            early_timers: self.early_timers,
-            scripts: self.scripts,
-            ..State::default()
-        })));
+        record.begins_at = self.begins_at;
+        record.deadline_ms += self.begins_at;
+        let arrived = START.after(self.begins_at);
+        let order = Order { ask, model, policy, arrived, request_id: "req".to_owned(), deadline_ms, seed: self.seed };
+        let host = self.host();
         let call = Call::new(host.now(), order, self.fleet);
         let shared = RefCell::new(record);
         host.run(
             serve(&host, call, self.client, &shared),
-            self.cancelled_at.map(|at| at.max(self.upload_ms)),
+            self.cancelled_at.map(|at| self.begins_at + at.max(self.upload_ms)),
             &mut |state| {
                 watch(state, &shared.borrow());
             },
@@ -261,15 +351,73 @@ impl World {
         let mut record = shared.into_inner();
         let mut state = host.0.borrow_mut();
         assert_eq!(state.in_flight, 0, "dropping a call aborts its exchanges");
-        record.ended_at = state.now;
+        if self.cancelled_at.is_some() {
+            record.ended_at = state.now;
+        }
+        record.settled_at = state.now;
         record.requests = std::mem::take(&mut state.requests);
         record.events = std::mem::take(&mut state.events);
         record.timers = state.timers;
+        record.runpod = state.runpod.take().map(|mut runpod| {
+            runpod.advance(record.settled_at);
+            let live = runpod.clone();
+            runpod.finish();
+            Box::new((runpod, live))
+        });
         if self.cancelled_at.is_none() {
             record.check();
         }
         record
     }
+
+    /// Runs so many calls of the same kind at once, all of them in one isolate: each begins so many
+    /// milliseconds behind the one before.
+    pub fn crowd(mut self, count: usize, apart_ms: u64, wanted: &Wanted) -> Crowd {
+        let (ask, model, policy, deadline_ms) = self.read(wanted);
+        let host = self.host();
+        let (client, fleet, seed) = (self.client, Rc::clone(&self.fleet), self.seed);
+        let records: Vec<RefCell<Record>> =
+            (0..count).map(|_| RefCell::new(Record::new(ask.clone(), &policy, deadline_ms))).collect();
+        let one = async |number: usize, record: &RefCell<Record>| {
+            host.moment(number as u64 * apart_ms).await;
+            let (ask, model, policy) = (ask.clone(), Rc::clone(&model), Rc::clone(&policy));
+            let (arrived, request_id) = (host.now(), "req".to_owned());
+            let order = Order { ask, model, policy, arrived, request_id, deadline_ms, seed: seed + number as u64 };
+            let call = Call::new(arrived, order, Rc::clone(&fleet));
+            serve(&host, call, client, record).await;
+        };
+        let mut calls: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
+        for (number, record) in records.iter().enumerate() {
+            calls.push(Box::pin(one(number, record)));
+        }
+        let all = poll_fn(|context| {
+            calls.retain_mut(|call| call.as_mut().poll(context).is_pending());
+            if calls.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        host.run(all, None, &mut |_| ());
+        drop(calls);
+        let mut state = host.0.borrow_mut();
+        assert_eq!(state.in_flight, 0, "nothing is left in flight");
+        let mut runpod = state.runpod.take().expect("a simulated RunPod");
+        runpod.finish();
+        Crowd {
+            records: records.into_iter().map(RefCell::into_inner).collect(),
+            requests: std::mem::take(&mut state.requests),
+            runpod,
+        }
+    }
+}
+
+/// What many calls did.
+pub struct Crowd {
+    /// Each without its requests and events: requests stand below for all.
+    pub records: Vec<Record>,
+    pub requests: Vec<Sent>,
+    pub runpod: Runpod,
+}
+
+fn hex_of(key: &str) -> String {
+    fairlead_core::access::hash_key(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a host does with a call, and a client that takes what comes.
@@ -277,7 +425,8 @@ async fn serve(host: &Host, call: Call, client: Client, record: &RefCell<Record>
     let Some(opened) = open(host.clone(), call).await else {
         let mut record = record.borrow_mut();
         record.gone = true;
-        record.left_open = host.0.borrow().in_flight;
+        record.left_open = host.0.borrow().left_open();
+        record.ended_at = host.now_ms();
         return;
     };
     record.borrow_mut().head = Some(opened.head);
@@ -312,7 +461,8 @@ async fn serve(host: &Host, call: Call, client: Client, record: &RefCell<Record>
     record.untaken = !taken;
     record.gone = client.leaves_at.is_some_and(|at| at <= host.now_ms());
     // The body is still there: whatever is in flight now, the call has forgotten.
-    record.left_open = host.0.borrow().in_flight;
+    record.left_open = host.0.borrow().left_open();
+    record.ended_at = host.now_ms();
 }
 
 /// Who looks on while a call runs. See [`World::run_watched`].
@@ -327,6 +477,8 @@ pub struct State {
     scripts: BTreeMap<String, Scripts>,
     pub requests: Vec<Sent>,
     pub in_flight: usize,
+    /// Who answers at `d`.
+    pub runpod: Option<Runpod>,
     pub events: Vec<(u64, Event)>,
     timers: usize,
     pub leaves_at: Option<u64>,
@@ -355,6 +507,11 @@ impl State {
         }
         self.awaited.push(at);
         Poll::Pending
+    }
+
+    /// Exchanges in flight, but for those that end a job behind its call.
+    pub fn left_open(&self) -> usize {
+        self.requests.iter().filter(|sent| sent.over_at.is_none() && !sent.may_settle()).count()
     }
 }
 
@@ -397,6 +554,11 @@ impl Host {
         let outcome = poll();
         let awaited = self.0.borrow().awaited[before..].iter().min().copied();
         (outcome, awaited)
+    }
+
+    /// Ready at this moment.
+    pub async fn moment(&self, at: u64) {
+        poll_fn(|_| self.0.borrow_mut().until(at)).await;
     }
 
     /// Whether a moment has not come, which the clock may then jump to.
@@ -481,6 +643,13 @@ impl Runtime for Host {
     fn send(&self, endpoint: &Endpoint, request: Request) -> Wire {
         let mut state = self.0.borrow_mut();
         let name = endpoint.name.clone();
+        if name == "d" {
+            let (at, number) = (state.now, state.requests.len());
+            state.requests.push(Sent::new(name, at, request.clone()));
+            state.in_flight += 1;
+            state.runpod.as_mut().expect("a simulated RunPod").send(number, at, request);
+            return Wire::asked(&self.0, number);
+        }
         let scripts = state.scripts.get_mut(&name).expect("a script for this endpoint");
         let script = scripts.queue.pop_front().or_else(|| scripts.always.clone());
         let script = script.unwrap_or_else(|| panic!("endpoint {name} was asked once more than foreseen"));
