@@ -111,9 +111,9 @@ impl Verb {
         }
     }
 
-    /// Whether asking twice may do something twice.
+    /// Whether asking twice may do something twice, or pass over what the first answer held.
     pub const fn is_once(self) -> bool {
-        matches!(self, Self::Run | Self::RunSync | Self::Retry)
+        matches!(self, Self::Run | Self::RunSync | Self::Retry | Self::Stream)
     }
 }
 
