@@ -409,6 +409,8 @@ impl Job {
             429 => return self.on_failed_poll(now, news),
             401 | 403 => return news.end = Some(Err(refusal(head))),
             404 if self.aim.want == Want::Peek => return self.expire(news),
+            // What it may still have held is lost, too.
+            400..=499 if matches!(self.stage, Stage::Draining(_)) => return self.on_lost(now, op, news),
             // `/status` has the last word.
             400..=499 if op == Op::Stream => {
                 self.missing = self.missing.saturating_add(1);
