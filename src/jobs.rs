@@ -310,6 +310,9 @@ impl Job {
         }
         if self.due <= now && self.stage == Stage::Following {
             self.due = now.after(pace.interval_ms(self.cadence(), now, self.aim.deadline));
+        } else if self.failing > 0 {
+            // A poll that fails has cost a fetch like any other.
+            self.due = self.due.max(now.after(pace.least_ms(now, self.aim.deadline)));
         }
         if news.end.is_some() {
             self.stage = Stage::Over;

@@ -57,12 +57,17 @@ impl Pace {
             Cadence::Result(since) => (now.since(since) / 10).clamp(RESULT_MS.0, RESULT_MS.1),
             Cadence::Doubt => DOUBT_MS,
         };
+        usual.max(self.least_ms(now, deadline))
+    }
+
+    /// Milliseconds until the next poll at the soonest, whatever it is for.
+    pub(super) fn least_ms(self, now: Instant, deadline: Instant) -> u64 {
         let left = now.until(deadline);
         let fetches = u64::from(self.fetches);
         let shares = fetches.saturating_add(fetches.saturating_sub(EVEN)).saturating_add(1);
         // With no fetch left, never.
         let lasting = if fetches == 0 { u64::MAX } else { left.checked_div(shares).unwrap_or(left) };
-        usual.max(self.fair_share_ms).max(lasting)
+        self.fair_share_ms.max(lasting)
     }
 }
 
