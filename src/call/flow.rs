@@ -23,7 +23,10 @@ impl Call {
 
     /// For so long the client took nothing, so nothing was read.
     pub fn excuse(&mut self, ms: u64) {
-        self.attempts.iter_mut().for_each(|attempt| attempt.timers.shift(ms));
+        for attempt in &mut self.attempts {
+            attempt.timers.shift(ms);
+            attempt.job.iter_mut().for_each(|follower| follower.job.excuse(ms));
+        }
     }
 
     /// Whether the client takes nothing for now.
