@@ -226,6 +226,7 @@ impl Call {
     /// An operation is over.
     fn on_answered(&mut self, now: Instant, id: u32, whole: bool) {
         self.release_answered(id, whole);
+        let own = !self.asks_about_a_job();
         let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
         let (Some(target), Some(follower)) = (self.order.model.targets.get(attempt.target), attempt.job.as_deref_mut())
         else {
@@ -251,7 +252,13 @@ impl Call {
             queue.on_health(now, health);
         }
         let no_workers = told && queue.look(now) == Look::NoWorkers;
-        if follower.job.facts().word == Some(Word::InProgress) {
+        let at_work = match follower.job.facts().word {
+            Some(Word::InProgress) => true,
+            // It was taken and done between two polls, unless it is a client's own of long ago.
+            Some(Word::Completed) => news.started && own,
+            _ => false,
+        };
+        if at_work {
             queue.on_work(now);
         }
         let alone = !self.route.has_others(attempt.target) || self.started >= self.order.policy.max_attempts;
