@@ -120,15 +120,13 @@ impl Cancel {
     }
 
     fn on_failed(&mut self, now: Instant) -> Option<Cancelled> {
-        if self.op == Op::Status {
-            // It was accepted; that nobody can look is no reason to go on.
-            return Some(Cancelled::Done);
-        }
         let (first, most) = FAILED_MS;
         self.due = now.after(first.saturating_mul(2u64.saturating_pow(self.failing)).min(most));
         self.failing = self.failing.saturating_add(1);
-        // What failed does not count: it may never have arrived.
-        self.sent = self.sent.saturating_sub(1);
+        if self.op == Op::Cancel {
+            // What failed does not count: it may never have arrived.
+            self.sent = self.sent.saturating_sub(1);
+        }
         None
     }
 }
@@ -174,6 +172,19 @@ mod tests {
         assert_eq!(cancel.on_answer(at(750), Answer::Lost), None);
         assert_eq!(cancel.next(at(28_000)), Next::Over(Cancelled::Left));
         assert_eq!(answer(&mut cancel, at(27_999), 404, ""), Some(Cancelled::Ended));
+    }
+
+    #[test]
+    fn a_look_that_fails_is_repeated_for_the_job_may_still_run() {
+        let mut cancel = Cancel::new(at(0), 100);
+        assert_eq!(answer(&mut cancel, at(0), 200, CANCELLED), None);
+        assert_eq!(answer(&mut cancel, at(700), 429, ""), None);
+        assert_eq!(cancel.next(at(700)), Next::Wait(at(950)));
+        assert_eq!(answer(&mut cancel, at(950), 200, RUNNING), None);
+        assert_eq!(answer(&mut cancel, at(950), 200, CANCELLED), None);
+        assert_eq!(answer(&mut cancel, at(1650), 500, ""), None);
+        assert_eq!(cancel.next(at(28_000)), Next::Over(Cancelled::Done));
+        assert_eq!(cancel.tries(), 2);
     }
 
     #[test]
