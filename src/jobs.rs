@@ -527,16 +527,18 @@ impl Job {
         facts.worker = reply.worker.as_ref().map(|worker| worker.clone().into_owned()).or(facts.worker.take());
         // A worker that was lost for good is counted as a retry too.
         let failed = matches!(reply.word, Some(Word::Failed | Word::TimedOut));
-        let handed_on = reply.retries > self.retries && !failed;
-        let again = handed_on || (reply.word == Some(Word::InQueue) && self.started.is_some());
-        self.retries = self.retries.max(reply.retries);
-        if again && self.aim.want == Want::ResultOrOutputs {
-            self.tally = Tally::default();
-            self.kept.clear();
-            self.kept_bytes = 0;
-        } else if again && !self.tally.is_empty() {
+        let requeued = reply.word == Some(Word::InQueue) && self.started.is_some();
+        let again = requeued || (reply.retries > self.retries && !failed);
+        // `/stream` does not tell how often: what was seen here is not new when `/status` tells it.
+        self.retries = reply.retries.max(self.retries.saturating_add(requeued.into()));
+        // A result says by itself whether it is the one that was shown.
+        let proven = reply.word == Some(Word::Completed) && reply.aggregate().is_some();
+        match self.aim.want {
+            _ if !again || proven || self.tally.is_empty() => {}
             // A second answer is about to come behind the first.
-            news.end = Some(Err(Failure::Job(JobFailure::Restarted)));
+            Want::Outputs => news.end = Some(Err(Failure::Job(JobFailure::Restarted))),
+            // What was kept is not what will be there at the end.
+            _ => (self.tally, self.kept, self.kept_bytes) = (Tally::default(), Vec::new(), 0),
         }
         match reply.word {
             Some(Word::InQueue) => (self.started, news.queued) = (None, true),
