@@ -20,3 +20,9 @@ pub(crate) fn place_of(part: &str, whole: &[u8]) -> Range<usize> {
     let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
     start..start.saturating_add(part.len())
 }
+
+/// JSON without line ends, which can only stand between its tokens: in an event stream, what stands
+/// behind one would be lost.
+pub(crate) fn one_line(json: &str) -> Cow<'_, str> {
+    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
+}

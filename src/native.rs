@@ -10,7 +10,7 @@ use crate::{
     ask::Ask,
     error::{Code, Error, JobState},
     jobs::{Facts, Op, Piece},
-    json::{Text, place_of, read_object},
+    json::{Text, one_line, place_of, read_object},
     message::{Headers, Method, Request},
     provider::runpod::{self, Lifetime},
     settings::{Endpoint, Secret},
@@ -255,7 +255,7 @@ impl Errand {
 
 /// One output as an event.
 pub fn output_event(piece: &Piece) -> Vec<u8> {
-    format!("data: {{\"output\":{}}}\n\n", piece.to_json()).into_bytes()
+    format!("data: {{\"output\":{}}}\n\n", one_line(&piece.to_json())).into_bytes()
 }
 
 /// The event behind a job's last output.

@@ -8,7 +8,7 @@ use crate::{
     ask::Ask,
     classify::{Failure, JobFailure},
     jobs::{Op, Piece},
-    json::read_object,
+    json::{one_line, read_object},
     message::{Headers, Method, Request, ResponseHead},
     settings::{Endpoint, Target},
     time::Instant,
@@ -128,7 +128,7 @@ pub fn stream_bytes(piece: Piece, dialect: Dialect) -> Vec<u8> {
 }
 
 fn frame(event: &str, dialect: Dialect) -> Vec<u8> {
-    [b"data: ", chunk(event, dialect).as_bytes(), b"\n\n"].concat()
+    [b"data: ", one_line(&chunk(event, dialect)).as_bytes(), b"\n\n"].concat()
 }
 
 /// The answer that a worker-vllm's result holds: a list of one, or the answer itself, as an object
