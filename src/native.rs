@@ -467,11 +467,14 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
         let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
         while let Some((Text(name), value)) = map.next_entry::<Text, &RawValue>()? {
-            if fields.iter().any(|(other, _)| *other == name) {
-                return Err(serde::de::Error::custom("a field twice"));
-            }
             fields.push((name, value));
         }
         Ok(Object(fields))
     }
 }
+        // Sorted, for there may be millions, of a caller's making.
+        let mut names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+            return Err(serde::de::Error::custom("a field twice"));
+        }
