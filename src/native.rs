@@ -435,15 +435,25 @@ fn check_route(input: &str) -> Result<(), Error> {
         if name != "openai_route" && name != "route" {
             continue;
         }
-        let route = serde_json::from_str::<Text>(value.get()).map(|Text(route)| route).unwrap_or_default();
+        let route = serde_json::from_str::<Text>(value.get()).map(|Text(route)| route);
+        let is_open = route.as_ref().is_ok_and(|route| *route == "/v1/models" || Api::at(route).is_some());
         // Other handlers may mean something else by `route`.
-        let is_path = name == "openai_route" || route.trim_start().starts_with(['/', '\\']) || route.contains("..");
-        if is_path && route != "/v1/models" && Api::at(&route).is_none() {
+        let is_harmless = name == "route" && is_no_address(value.get(), route.ok().as_deref());
+        if !is_open && !is_harmless {
             let message = "This route of a vLLM worker is not open. The README lists those that are.";
             return Err(Error::new(Code::Forbidden, message).with_param(format!("input.{name}")));
         }
     }
     Ok(())
+}
+
+/// Whether this value, as a string or whatever else, leads nowhere when a worker puts it right behind
+/// `http://127.0.0.1:8000`: behind an `@` would stand another host, and the same one with any path.
+fn is_no_address(json: &str, text: Option<&str>) -> bool {
+    match text {
+        Some(text) => text.chars().all(|c| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-')),
+        None => !json.contains(['@', '\\']),
+    }
 }
 
 /// A JSON object's fields in their order, none of them twice.
@@ -469,12 +479,56 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         while let Some((Text(name), value)) = map.next_entry::<Text, &RawValue>()? {
             fields.push((name, value));
         }
-        Ok(Object(fields))
-    }
-}
         // Sorted, for there may be millions, of a caller's making.
         let mut names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
         names.sort_unstable();
         if names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
             return Err(serde::de::Error::custom("a field twice"));
         }
+        Ok(Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &str) -> Option<Code> {
+        Submission::read(body.as_bytes()).err().map(|error| error.code)
+    }
+
+    #[test]
+    fn no_route_leads_a_vllm_worker_elsewhere() {
+        // A worker puts it right behind `http://127.0.0.1:8000`.
+        for route in [
+            r#""@127.0.0.1:8000/v1/load_lora_adapter""#,
+            r#""@example.com/""#,
+            r#""\u0040example.com""#,
+            r#"{"a":"@example.com:80/x"}"#,
+            r#"{"a":"\u0040example.com:80/x"}"#,
+            r#""/v1/load_lora_adapter""#,
+            r#"" /metrics""#,
+            r#"".example.com/""#,
+            r#""/v1/models/../metrics""#,
+        ] {
+            assert_eq!(refused(&format!(r#"{{"input":{{"route":{route}}}}}"#)), Some(Code::Forbidden), "{route}");
+        }
+        for route in [r#""/v1/models""#, r#""/v1/completions""#, r#""A7 north""#, "7", r#"[{"lat":1.5,"lon":2}]"#] {
+            assert_eq!(refused(&format!(r#"{{"input":{{"route":{route}}}}}"#)), None, "{route}");
+        }
+        assert_eq!(refused(r#"{"input":{"openai_route":"north"}}"#), Some(Code::Forbidden));
+    }
+
+    #[test]
+    fn an_input_of_many_fields_is_read_in_time_and_one_that_is_there_twice_is_found() {
+        let fields: String = (0..300_000).map(|number| format!("\"{number}\":0,")).collect();
+        assert_eq!(refused(&format!(r#"{{"input":{{{fields}"z":0}}}}"#)), None);
+        assert_eq!(refused(&format!(r#"{{"input":{{{fields}"\u0037":0}}}}"#)), Some(Code::InvalidRequest));
+    }
+
+    #[test]
+    fn an_output_over_several_lines_is_one_event() {
+        let event = output_event(&Piece::Json("{\n  \"a\": \"b\\n\"\r\n}".to_owned()));
+        assert_eq!(String::from_utf8(event).unwrap(), "data: {\"output\":{   \"a\": \"b\\n\"  }}\n\n");
+    }
+}
