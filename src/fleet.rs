@@ -136,12 +136,15 @@ impl Queue {
 
     /// The endpoint has told its health.
     pub fn on_health(&mut self, now: Instant, health: Health) {
-        self.stuck = health.is_stuck().then(|| self.stuck.unwrap_or(now));
+        // What was seen long ago was another queue.
+        let recent = self.looked.as_ref().is_some_and(|(at, _)| now.since(*at) < STUCK_MS);
+        self.stuck = health.is_stuck().then(|| self.stuck.filter(|_| recent).unwrap_or(now));
         self.looked = Some((now, health));
     }
 
     /// A worker is at work there.
     pub const fn on_work(&mut self, now: Instant) {
+        self.stuck = None;
         self.seen_working = Some(now);
     }
 
@@ -199,6 +202,12 @@ mod tests {
         queue.on_health(at(20_000), Health { workers: 1, ..stuck() });
         queue.on_health(at(24_000), stuck());
         assert_eq!(queue.look(at(24_000)), Look::Queue);
+        queue.on_health(at(600_000), stuck());
+        assert_eq!(queue.look(at(600_000)), Look::Queue, "the next cold start, not the same");
+        queue.on_work(at(601_000));
+        queue.on_health(at(612_000), stuck());
+        queue.on_health(at(616_000), stuck());
+        assert_eq!(queue.look(at(616_000)), Look::Queue, "a worker was there in between");
     }
 
     #[test]
