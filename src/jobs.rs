@@ -584,7 +584,7 @@ impl Job {
 
     /// Whether a worker is known to have had it.
     const fn has_worked(&self) -> bool {
-        self.facts.worker.is_some() || !self.tally.is_empty()
+        self.started.is_some() || self.facts.worker.is_some() || !self.tally.is_empty()
     }
 }
 
