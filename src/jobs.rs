@@ -98,6 +98,8 @@ pub struct Job {
     under_way: Option<(Op, Instant)>,
     /// When the next operation goes out.
     due: Instant,
+    /// It was submitted here.
+    own: bool,
     tally: Tally,
     /// A reply of `/stream` was lost: only the aggregate can say what comes next.
     doubt: bool,
@@ -137,8 +139,10 @@ enum Stage {
 const FAILED_MS: (u64, u64) = (200, 5000);
 /// A queue that answers nothing for so long has lost its job for us.
 const PATIENCE_MS: u64 = 60_000;
-/// `/status` may say 404 for a moment before it knows a new job; then the job has expired.
+/// `/status` may say 404 for a moment to a job that it knows; then the job has expired.
 const MISSING: u32 = 3;
+/// To one that it does not know yet it may say so for longer, some six seconds with this.
+const MISSING_NEW: u32 = 5;
 /// `/stream` may say so too; when it does again while `/status` knows the job, it serves none such.
 const UNSTREAMED: u32 = 2;
 /// What is kept of outputs for an answer in case the job does not end well.
@@ -161,6 +165,7 @@ impl Job {
         Self {
             aim,
             stage,
+            own: facts.id.is_none(),
             facts,
             under_way: None,
             due: now,
@@ -403,11 +408,15 @@ impl Job {
         }
     }
 
+    /// How often a job may be unknown before it has expired.
+    const fn patience(&self) -> u32 {
+        if self.own && self.facts.word.is_none() { MISSING_NEW } else { MISSING }
+    }
+
     /// Nobody knows the job any more.
     fn expire(&mut self, news: &mut News) {
-        let known = self.facts.word.is_some();
-        // There is nothing left to cancel.
-        self.facts.word = Some(Word::TimedOut);
+        let known = self.own || self.facts.word.is_some();
+        // One of this call's own is cancelled all the same: should it be at work, nobody waits for it.
         news.end = Some(Err(Failure::Job(if known { JobFailure::Expired } else { JobFailure::Unknown })));
     }
 
@@ -427,7 +436,7 @@ impl Job {
                 self.due = now;
                 return;
             }
-            404 if self.missing >= MISSING => return self.expire(news),
+            404 if self.missing >= self.patience() => return self.expire(news),
             404 => {
                 self.missing = self.missing.saturating_add(1);
                 return self.on_failed_poll(now, news);

@@ -165,8 +165,20 @@ fn a_job_whose_ttl_passes_has_expired() {
         let record = settled(World::new().jobs(runpod).run(chat().within(60_000)));
         assert_eq!((&*record.code(), record.attempts()), ("job_expired", 1), "{}", record.text());
         assert!(record.ended_at < 16_000, "{}", record.ended_at);
-        assert_eq!(record.runpod().count(Op::Cancel), 0, "there is nothing left to cancel");
+        assert_eq!(record.runpod().count(Op::Cancel), 1, "in case it is at work all the same");
     }
+}
+
+#[test]
+fn a_job_that_runpod_does_not_know_yet_is_neither_left_running_nor_submitted_again() {
+    let runpod = || {
+        let work = Work::chat("one two three", 2000);
+        Runpod::of(work).upset(Op::Stream, 0, 1, Fault::Refused(404))
+    };
+    let record = settled(World::new().jobs(runpod().upset(Op::Status, 0, 4, Fault::Refused(404))).run(chat()));
+    assert_eq!((record.outcome(), shown(&record)), ("ok", chat_of(&record)));
+    let record = settled(World::new().jobs(runpod().upset(Op::Status, 0, 99, Fault::Refused(404))).run(chat()));
+    assert_eq!((&*record.code(), record.runpod().count(Op::Cancel)), ("job_expired", 1));
 }
 
 #[test]
