@@ -154,12 +154,28 @@ impl Failure {
     }
 }
 
+/// The longest piece of a server's words that goes into a message.
+const MAX_WORDS: usize = 300;
+
 impl JobFailure {
     /// This as what it would have been without a job around it.
     pub fn unwrapped(self) -> Failure {
         match self {
             Self::Answered { head, body } => Failure::Status { head, body },
             failure => Failure::Job(failure),
+        }
+    }
+
+    /// This as what whoever knows of the job is told: it has failed, and with these words.
+    pub fn as_told(self) -> Self {
+        match self {
+            Self::Answered { head, body } => {
+                let body = body.unwrap_or_default();
+                let words = String::from_utf8_lossy(&body);
+                let words: String = words.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect();
+                Self::Raised(format!("vLLM returned HTTP {} {words}", head.status).trim_end().to_owned())
+            }
+            failure => failure,
         }
     }
 

@@ -46,6 +46,7 @@ impl Call {
     fn plain(&self, id: u32, failure: Failure) -> Failure {
         let proxied = self.attempts.iter().any(|attempt| attempt.id == id && attempt.proxied);
         match failure {
+            Failure::Job(failure) if self.order.ask.errand.is_some() => Failure::Job(failure.as_told()),
             Failure::Job(failure) => failure.unwrapped(),
             failure if proxied => runpod::refusal(failure),
             failure => failure,
