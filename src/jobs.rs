@@ -212,6 +212,11 @@ impl Job {
         submitted && !self.facts.word.is_some_and(Word::is_final)
     }
 
+    /// Whether its final status was told.
+    pub fn has_ended(&self) -> bool {
+        self.facts.word.is_some_and(Word::is_final) && !self.latest.is_empty()
+    }
+
     /// Whether it waits for a worker.
     pub fn is_queued(&self) -> bool {
         self.started.is_none() && self.stage == Stage::Following

@@ -66,6 +66,9 @@ const PEEK_MS: u64 = 1000;
 /// How long `/status-sync` waits where nobody says (RunPod's own default).
 const WAIT_MS: u64 = 90_000;
 
+/// So long before the deadline a client that asked to wait beyond it gets its job's state.
+const LAST_STATE_MS: u64 = 500;
+
 impl Call {
     /// The follower of the job that an attempt at this target is; `None` where it is none.
     pub(super) fn follower(&self, now: Instant, target: &Target) -> Option<Follower> {
@@ -73,15 +76,18 @@ impl Call {
         let errand = self.order.ask.errand.as_deref();
         let wait_ms = errand.and_then(|errand| errand.wait_ms);
         let stream = self.order.ask.stream;
+        // Whoever wants to wait longer than it may gets the state, too, not an error.
+        let wait = |ms: u64| now.after(ms.min(now.until(self.deadline).saturating_sub(LAST_STATE_MS)));
         let (want, until) = match errand.map(|errand| errand.verb) {
             None if !endpoint.takes_jobs() => return None,
             None if stream => (Want::Outputs, None),
             None => (Want::Result, None),
             Some(Verb::Stream) if stream => (Want::Outputs, None),
             Some(Verb::Stream) => (Want::Peek, Some(now.after(PEEK_MS))),
-            Some(Verb::StatusSync) => (Want::Result, Some(now.after(wait_ms.unwrap_or(WAIT_MS)))),
+            Some(Verb::StatusSync) => (Want::Result, Some(wait(wait_ms.unwrap_or(WAIT_MS)))),
             // One that may go on behind its caller keeps its stream to itself.
-            Some(Verb::RunSync) if wait_ms.is_some() => (Want::Result, wait_ms.map(|ms| now.after(ms))),
+            Some(Verb::RunSync) if wait_ms.is_some() => (Want::Result, wait_ms.map(wait)),
+            Some(Verb::RunSync) if errand.is_some_and(|errand| errand.keep) => (Want::Result, None),
             Some(Verb::RunSync) => (Want::ResultOrOutputs, None),
             Some(_) => return None,
         };
@@ -315,6 +321,7 @@ impl Call {
         }
         match end {
             None => {}
+            Some(Err(Failure::Job(_))) if self.may_tell_state(id) => self.tell_result(now, id),
             Some(Err(failure)) => self.on_failure(now, id, failure),
             Some(Ok(())) if torn > 0 => self.on_failure(now, id, Failure::Job(JobFailure::Torn(torn))),
             Some(Ok(())) => self.on_job_done(now, id),
@@ -489,6 +496,13 @@ impl Call {
         let attempt = self.attempts.iter().find(|attempt| attempt.id == id)?;
         let torn = attempt.job.as_ref()?.job.torn();
         (torn > 0).then_some(Failure::Job(JobFailure::Torn(torn)))
+    }
+
+    /// Whether the client has asked for the job's state at its end, and that is there, whatever it is.
+    fn may_tell_state(&self, id: u32) -> bool {
+        let asks = self.order.ask.errand.as_ref().is_some_and(|errand| errand.verb == Verb::StatusSync);
+        let job = self.attempts.iter().find(|attempt| attempt.id == id).and_then(|attempt| attempt.job.as_deref());
+        asks && job.is_some_and(|follower| follower.job.has_ended())
     }
 
     /// Whether the client asks about a job of its own.
