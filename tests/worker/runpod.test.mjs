@@ -148,7 +148,10 @@ describe('an operation answers as RunPod does', () => {
     const job = jobOf(run, 'raise');
     await runpod.until(() => job.status === 'FAILED');
     // What fails is told in RunPod's words here: the client follows the job by itself.
-    assert.equal((await call(`raise/status/${run.json.id}`)).json.status, 'FAILED');
+    for (const verb of ['status', 'status-sync', 'stream']) {
+      const { status, json } = await call(`raise/${verb}/${run.json.id}`);
+      assert.deepEqual([status, json.status], [200, 'FAILED'], verb);
+    }
     const again = await post(`raise/retry/${run.json.id}`);
     assert.deepEqual([again.status, again.json.id], [200, run.json.id]);
     await runpod.until(() => job.runs.length === 2);
@@ -289,7 +292,10 @@ describe('what cannot be carried out is refused before anything is submitted', (
   });
 
   it('a route of a vLLM worker that is not on the list', async () => {
-    const closed = ['/metrics', '/sleep', '/v1/chat/completions/', '/v1/files', '../sleep', ' /sleep', '\\sleep'];
+    const closed = [
+      '/metrics', '/sleep', '/v1/chat/completions/', '/v1/files', '../sleep', ' /sleep', '\\sleep',
+      '@elsewhere.example.com', '.example.com', '?x', '#',
+    ];
     for (const route of closed) {
       await assertRefused(() => post('llm/run', { input: { route, body: {} } }), 403, 'forbidden', 'input.route');
       const input = { openai_route: route, openai_input: {} };
