@@ -308,9 +308,6 @@ impl Call {
     /// Takes an attempt for what it is, because its end does not come.
     fn close(&mut self, now: Instant, id: u32) {
         self.release(id);
-        if let Some(failure) = self.flaw_of_job(id) {
-            return self.on_failure(now, id, failure);
-        }
         self.finish(now, id, |attempt, _, out| attempt.on_broken(out));
     }
 
@@ -443,7 +440,7 @@ impl Call {
             if self.order.ask.errand.is_none() {
                 self.client.hasten(JOB_COMMENT_MS);
             }
-            return self.attempts.push(Attempt::of_job(id, target, now, limits.of_job(), follower));
+            return self.attempts.push(Attempt::of_job(id, target, now, limits, follower));
         }
         let ask = &self.order.ask;
         let request = match &ask.errand {

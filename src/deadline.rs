@@ -53,15 +53,10 @@ pub struct Limits {
     idle_ms: u64,
     progress_ms: u64,
     queue_ms: u64,
-    grace_ms: u64,
 }
 
 /// Once a stream has proved itself whole, this is how long its last bytes are waited for.
 const GRACE_MS: u64 = 1000;
-
-/// The same for one that a job puts out: its last status, by which what has come is checked, is
-/// posted by the worker behind its last output, and again if that fails.
-const JOB_GRACE_MS: u64 = 10_000;
 
 /// The longest that bytes which went by unseen wait to be looked at.
 const MAX_REST_MS: u64 = 250;
@@ -78,7 +73,6 @@ impl Limits {
             idle_ms,
             progress_ms: policy.progress_ms,
             queue_ms: policy.queue_ms,
-            grace_ms: GRACE_MS,
         }
     }
 
@@ -86,13 +80,6 @@ impl Limits {
     /// first token's time bounds them.
     pub const fn with_cold_start(mut self) -> Self {
         self.headers_ms = u64::MAX;
-        self
-    }
-
-    /// For a job.
-    pub const fn of_job(mut self) -> Self {
-        self.headers_ms = u64::MAX;
-        self.grace_ms = JOB_GRACE_MS;
         self
     }
 
@@ -227,7 +214,7 @@ impl AttemptTimers {
 
     /// When the next timer runs out, and which; a finished answer has no timer that fails it.
     pub fn next(&self) -> Option<(Instant, Option<Timer>)> {
-        let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms, queue_ms, grace_ms } = self.limits;
+        let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms, queue_ms } = self.limits;
         let earlier = |a: (Instant, Option<Timer>), b: (Instant, Option<Timer>)| if b.0 < a.0 { b } else { a };
         match self.phase {
             Phase::Queued { since } => Some((since.after(queue_ms), Some(Timer::Queue))),
@@ -244,7 +231,7 @@ impl AttemptTimers {
                 (last_byte.after(idle_ms), Some(Timer::Idle)),
                 (last_content.after(progress_ms), Some(Timer::Progress)),
             )),
-            Phase::Finished { at } => Some((at.after(grace_ms), None)),
+            Phase::Finished { at } => Some((at.after(GRACE_MS), None)),
         }
     }
 }

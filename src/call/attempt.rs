@@ -319,9 +319,10 @@ impl Attempt {
         }
     }
 
-    /// Whether the answer is a stream that has proved itself whole, even if its end is missing.
+    /// Whether the answer is a stream that has proved itself whole, even if its end is missing. That
+    /// of a job has not: only the job's end tells whether outputs of it were lost.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(&self.reply, Reply::Stream(stream) if stream.proof.is_whole())
+        matches!(&self.reply, Reply::Stream(stream) if stream.proof.is_whole() && !stream.holds_end)
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -376,7 +377,6 @@ impl Stream {
                 Seen::Done if holds => {
                     self.tail.extend_from_slice(block.bytes);
                     self.closed = true;
-                    timers.on_finished(now);
                     return Ok(());
                 }
                 Seen::Done => {
@@ -391,7 +391,7 @@ impl Stream {
         if content {
             timers.on_content(now);
         }
-        if self.proof.is_whole() {
+        if self.proof.is_whole() && !self.holds_end {
             timers.on_finished(now);
         }
         Ok(())

@@ -491,13 +491,6 @@ impl Call {
         error
     }
 
-    /// What is wrong with a job whose stream is whole by its own words.
-    pub(super) fn flaw_of_job(&self, id: u32) -> Option<Failure> {
-        let attempt = self.attempts.iter().find(|attempt| attempt.id == id)?;
-        let torn = attempt.job.as_ref()?.job.torn();
-        (torn > 0).then_some(Failure::Job(JobFailure::Torn(torn)))
-    }
-
     /// Whether the client has asked for the job's state at its end, and that is there, whatever it is.
     fn may_tell_state(&self, id: u32) -> bool {
         let asks = self.order.ask.errand.as_ref().is_some_and(|errand| errand.verb == Verb::StatusSync);

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DEFAULT_TEXT, repeated } from '../upstream/tokens.mjs';
 import { startRunpod } from '../upstream/runpod.mjs';
 import { CHAT, DONE, JobCall, MESSAGES, contentOf, startJobs } from './jobs.mjs';
@@ -11,6 +12,20 @@ const EMOJI = [{ role: 'user', content: 'Some emoji, please.' }];
 const SEEDS = { cut1: [1, 7], cut2: [2, 3], cut3: [3, 80], cut4: [4, 0] };
 const older = { handler: 'worker-vllm-older' };
 
+/** A worker whose last word takes as long as three posts that fail; one of its outputs gets lost. */
+const late = {
+  generator: true,
+  aggregate: true,
+  async* run(_, { job }) {
+    job.behaviour.drop = 2;
+    const chunk = (delta, finish_reason = null) =>
+      `data: ${JSON.stringify({ object: 'chat.completion.chunk', choices: [{ index: 0, delta, finish_reason }] })}\n\n`;
+    yield* [chunk({ content: 'A' }), chunk({ content: ' fairlead' }), chunk({ content: ' guides' }), chunk({}, 'stop')];
+    yield `${DONE}\n\n`;
+    await sleep(2000);
+  },
+};
+
 let runpod;
 let gateway;
 before(async () => {
@@ -18,11 +33,11 @@ before(async () => {
   runpod = await startRunpod({
     handler: 'worker-vllm', warm: 1,
     endpoints: {
-      llm: {}, ...Object.fromEntries(cuts),
+      llm: {}, late: { handler: late }, ...Object.fromEntries(cuts),
       older, lists: { ...older, rawOpenaiOutput: false }, flat: { ...older, flatErrors: true },
     },
   });
-  gateway = await startJobs(runpod, ['llm', ...Object.keys(SEEDS), 'older', 'lists', 'flat'], {
+  gateway = await startJobs(runpod, ['llm', 'late', ...Object.keys(SEEDS), 'older', 'lists', 'flat'], {
     models: [{ name: 'failover', targets: [{ endpoint: 'llm' }, { endpoint: 'cut3' }] }],
   });
 });
@@ -33,7 +48,7 @@ after(async () => {
 });
 
 const call = (model, body, more) => new JobCall(gateway, runpod, model, body, more).ended;
-const chat = (model, body) => call(model, { messages: MESSAGES, stream: true, ...body });
+const chat = (model, body, headers) => call(model, { messages: MESSAGES, stream: true, ...body }, { headers });
 
 /** What the worker's vLLM sent, as the job's own result has it. */
 const saidBy = ({ output }) => output.join('');
@@ -222,6 +237,19 @@ describe('what nothing makes good ends in a typed error, never in a proof', { co
     const broken = await chat('llm', { sim: { tokens: 40, tokenMs: 15 }, sim_job });
     assert.equal(broken.error.code, 'stream_interrupted');
     assert.ok(!broken.text.includes(DONE) && !/"finish_reason":"/.test(broken.text), broken.text);
+  });
+
+  it('an output that was lost, of a job whose end comes long behind its last text', async () => {
+    const call = new JobCall(gateway, runpod, 'late', { messages: MESSAGES, stream: true });
+    await call.ended;
+    assert.equal(call.error.code, 'stream_interrupted', call.text);
+    assert.ok(!call.text.includes(DONE));
+  });
+
+  it('a job that never ends, though its text has: nobody can tell whether that is all', async () => {
+    const never = await chat('llm', { sim_job: { neverDone: true } }, { 'x-fairlead-deadline-ms': '2500' });
+    assert.equal(never.error.code, 'deadline_exceeded');
+    assert.ok(never.text.includes('true') && !never.text.includes(DONE) && !/"finish_reason":"/.test(never.text));
   });
 
   it('which names the characters that were destroyed, and the log does too', async () => {
