@@ -22,6 +22,8 @@ def events(text):
 
 async def handler(job):
     job_input = job["input"]
+    # Its own fields, or as worker-vllm gets them: inside the OpenAI body.
+    job_input = job_input.get("openai_input", job_input)
     if status := job_input.get("status"):
         message = f"vLLM returned HTTP {status}: {job_input.get('detail', '')}"
         yield {"error": {"message": message, "type": "worker_error", "code": None}}
