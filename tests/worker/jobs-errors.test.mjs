@@ -137,7 +137,7 @@ describe('a handler that fails', () => {
   });
 });
 
-describe('a queue', () => {
+describe('a queue', { concurrency: true }, () => {
   it('longer than queue_ms ends in a typed error', async () => {
     for (const stream of [true, false]) {
       const waited = await chat('dead', { stream }, { 'x-fairlead-policy': 'queue' }).ended;

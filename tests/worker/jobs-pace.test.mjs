@@ -85,7 +85,7 @@ const KINDS = {
   // The wait is another for each call, so that the polls fall at every place between two tokens.
   'of a warm worker': ['warm', 20, (at) => ({ firstMs: 37 * at })],
   'of a warm worker that thinks for long': ['warm', 8, (at) => ({ firstMs: 1500 + 37 * at })],
-  'of a cold worker': ['cold', 20, (at) => ({ firstMs: 23 * at })],
+  'of a cold worker': ['cold', 14, (at) => ({ firstMs: 37 * at })],
 };
 for (const [name, [model, calls, body]] of Object.entries(KINDS)) {
   it(`the first token ${name} is at the client at most ${FIRST_TOKEN_MS} ms later`, async (t) => {
