@@ -314,6 +314,12 @@ impl Job {
         self.under_way = self.under_way.map(|(op, since)| (op, since.after(ms)));
     }
 
+    /// For so long nothing was read, because the client was slow: that is no silence of the queue.
+    pub fn excuse(&mut self, ms: u64) {
+        self.answered = self.answered.after(ms);
+        self.under_way = self.under_way.map(|(op, since)| (op, since.after(ms)));
+    }
+
     /// Takes in what came of the operation under way.
     pub fn on_answer(&mut self, now: Instant, answer: Answer<'_>, pace: Pace) -> News {
         let Some((op, _)) = self.under_way.take() else { return News::default() };
