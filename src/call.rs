@@ -152,6 +152,8 @@ pub struct Call {
     started: u32,
     /// Exchanges so far, in all attempts.
     exchanges: u32,
+    /// Fetches that were given to jobs which are being ended beside the call.
+    given_away: u32,
     attempts: Vec<Attempt>,
     settlements: VecDeque<Settlement>,
     /// The newest job, as its client may see it.
@@ -187,6 +189,7 @@ impl Call {
             route: Route::new(&model.targets),
             started: 0,
             exchanges: 0,
+            given_away: 0,
             attempts: Vec::new(),
             settlements: VecDeque::new(),
             job: JobState::default(),
@@ -516,9 +519,9 @@ impl Call {
         let counts = winner.map(Attempt::counts).unwrap_or_default();
         while let Some(id) = self.attempts.first().map(|attempt| attempt.id) {
             self.drop_attempt(id);
+        self.over = true;
         }
         self.waiting = None;
-        self.over = true;
         self.out.push_back(Output::Event(Event::CallEnded {
             outcome: outcome.to_owned(),
             param,

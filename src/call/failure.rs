@@ -80,11 +80,13 @@ impl Call {
     }
 
     /// The target that comes next. Those that take jobs are passed by where the request has a file,
-    /// which no job carries, or where two jobs may be at work for it already.
+    /// which no job carries, where two jobs may be at work for it already, or where too few fetches
+    /// are left to follow another.
     pub(super) fn next_target(&self) -> Next {
-        let jobs = |target: &Target| target.endpoint.takes_jobs();
         let unfit = self.order.ask.api.takes_form() || self.route.may_have_lost_two();
-        self.route.next(|target| unfit && self.order.model.targets.get(target).is_some_and(jobs))
+        let passed_by =
+            |Target { endpoint, .. }: &Target| endpoint.takes_jobs() && (unfit || !self.affords_a_job(endpoint));
+        self.route.next(|target| self.order.model.targets.get(target).is_some_and(passed_by))
     }
 
     /// No attempt is left: the last failure becomes the client's answer.

@@ -59,6 +59,12 @@ pub struct Settlement {
 /// Fetches that are kept for the end: a cancel, and a look whether it was taken.
 const KEPT_FETCHES: u32 = 2;
 
+/// Fetches for a job that is ended while its call goes on: a cancel and a look, and both again.
+const SETTLING_FETCHES: u32 = 4;
+
+/// What an attempt at a job takes at the least: its submission, a poll, its result, and its end.
+const LEAST_FETCHES: u32 = 3 + KEPT_FETCHES;
+
 /// So long `/runpod/…/stream` waits for something to tell: RunPod's npm SDK asks again at once,
 /// some thousand times a second otherwise (wire facts, section 7, 11).
 const PEEK_MS: u64 = 1000;
@@ -114,6 +120,12 @@ impl Call {
             native: false,
             torn: 0,
         })
+    }
+
+    /// Whether a call may make as many more requests as a job at this endpoint takes at the least.
+    pub(super) const fn affords_a_job(&self, endpoint: &Endpoint) -> bool {
+        let used = self.exchanges.saturating_add(self.given_away).saturating_add(LEAST_FETCHES);
+        used <= endpoint.max_subrequests
     }
 
     /// Sends whatever operations are due.
@@ -238,7 +250,7 @@ impl Call {
         else {
             return;
         };
-        let left = target.endpoint.max_subrequests.saturating_sub(self.exchanges);
+        let left = target.endpoint.max_subrequests.saturating_sub(self.exchanges).saturating_sub(self.given_away);
         let mut fleet = self.fleet.borrow_mut();
         let queue = fleet.queue(target.index);
         if let (Some(permit), Some(op)) = (follower.permit.take(), follower.job.under_way())
@@ -538,7 +550,7 @@ impl Call {
             exchange,
             begun: (follower.head, follower.body),
             request_id,
-            fetches: endpoint.max_subrequests.saturating_sub(self.exchanges),
+            fetches,
             fleet: Rc::clone(&self.fleet),
         });
     }
@@ -557,6 +569,10 @@ impl Call {
         self.order.model.targets.get(target).map(|target| target.endpoint.name.clone()).unwrap_or_default()
     }
 }
+        let left = endpoint.max_subrequests.saturating_sub(self.exchanges).saturating_sub(self.given_away);
+        // As long as the call goes on, so do its own requests.
+        let fetches = if self.over { left } else { left.min(SETTLING_FETCHES) };
+        self.given_away = self.given_away.saturating_add(fetches);
 
 /// Takes back a request that has not gone out yet.
 pub(super) fn withdraw(out: &mut VecDeque<Output>, exchange: u32) -> bool {
