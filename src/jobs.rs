@@ -279,6 +279,11 @@ impl Job {
         self.aim.want == Want::ResultOrOutputs && self.started.is_some() && self.latest.is_empty()
     }
 
+    /// The `executionTimeout` that is asked for, in milliseconds.
+    pub const fn limit(&mut self, execution_ms: u64) {
+        self.aim.execution_ms = execution_ms;
+    }
+
     /// Its endpoint's health is known already.
     pub const fn skip_look(&mut self) {
         if matches!(self.stage, Stage::Looking) {

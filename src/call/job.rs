@@ -174,6 +174,9 @@ impl Call {
         let request = match (op, &ask.errand) {
             (Op::Submit, Some(_)) => runpod::submission(&endpoint, Rc::clone(&ask.body), &request_id),
             (Op::Submit, None) => {
+                // A look at the endpoint, or others' submissions, may have taken their time.
+                follower.lifetime = Lifetime::until(now, self.deadline, &endpoint);
+                follower.job.limit(follower.lifetime.execution_ms);
                 let body = runpod::openai_job(ask, target, follower.lifetime);
                 runpod::submission(&endpoint, body, &request_id)
             }
