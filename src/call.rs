@@ -225,6 +225,7 @@ impl Call {
             return;
         }
         if now >= self.deadline && !matches!(input, Input::ClientGone) {
+            self.on_late_response(now, input);
             return self.expire(now);
         }
         match input {

@@ -212,6 +212,29 @@ impl Call {
         }
     }
 
+    /// Something came when the call's time was over: of a submission it is taken in all the same, for
+    /// it tells the id of a job that is to be cancelled.
+    pub(super) fn on_late_response(&mut self, now: Instant, input: Input<'_>) {
+        let (Input::Head { exchange, .. } | Input::Chunk { exchange, .. } | Input::End { exchange }) = &input else {
+            return;
+        };
+        let waits = |attempt: &&mut Attempt| attempt.exchange == Some(*exchange) && attempt.is_submitting();
+        let Some(attempt) = self.attempts.iter_mut().find(waits) else { return };
+        let Some(follower) = attempt.job.as_deref_mut() else { return };
+        match input {
+            Input::Head { head, .. } => follower.head = Some(head),
+            Input::Chunk { bytes, .. } => follower.body.extend_from_slice(bytes),
+            _ => {
+                attempt.exchange = None;
+                let answer = match &follower.head {
+                    Some(head) => Answer::Whole { head, body: &follower.body },
+                    None => Answer::Lost,
+                };
+                drop(follower.job.on_answer(now, answer, Pace { fair_share_ms: 0, fetches: 0 }));
+            }
+        }
+    }
+
     /// The timers of jobs, but for those that every attempt has.
     pub(super) fn on_job_timers(&mut self, now: Instant) {
         if self.paused.is_some() {
