@@ -421,7 +421,8 @@ impl Call {
         }
         if self.client.keepalive_due(now) {
             self.client.on_bytes(now);
-            if !self.attempts.iter().any(Attempt::is_whole) {
+            // Behind the end of a stream nothing may stand; that of a job is held back.
+            if !self.attempts.iter().any(|attempt| attempt.is_whole() && attempt.job.is_none()) {
                 let comment = self.queue_comment(now).unwrap_or_else(|| KEEPALIVE.to_vec());
                 self.emit(now, Emit::Bytes(comment));
             }
