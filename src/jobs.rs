@@ -392,6 +392,8 @@ impl Job {
             return news.end = Some(Err(lost()));
         };
         self.facts.id = Some(id);
+        // Whatever it answers from now on, it was there.
+        self.facts.word = Some(Word::InQueue);
         self.stage = Stage::Following;
         (self.submitted, self.answered) = (now, now);
         if let Some(reply) = Reply::read(body).filter(|reply| reply.word.is_some_and(Word::is_final)) {
