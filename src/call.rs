@@ -519,9 +519,9 @@ impl Call {
     fn end(&mut self, now: Instant, whole: bool, outcome: &str, param: Option<String>) {
         let winner = self.attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
         let counts = winner.map(Attempt::counts).unwrap_or_default();
+        self.over = true;
         while let Some(id) = self.attempts.first().map(|attempt| attempt.id) {
             self.drop_attempt(id);
-        self.over = true;
         }
         self.waiting = None;
         self.out.push_back(Output::Event(Event::CallEnded {

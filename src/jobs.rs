@@ -521,8 +521,9 @@ impl Job {
         let gap = Failure::Job(JobFailure::Gap);
         let result = || reply.output.map(Piece::read);
         news.end = match reply.aggregate() {
-            // Where `/stream` had nothing, the handler has returned a list, which is one output.
-            Some(aggregate) if !self.tally.is_empty() || self.doubt || !self.streamed => {
+            // Where `/stream` had nothing, the handler has returned a list, which is one output; unless
+            // these are texts, which count like those that came by it.
+            Some(aggregate) if !self.tally.is_empty() || self.doubt || !self.streamed || are_texts(&aggregate) => {
                 let rest = if self.tally.is_empty() { Some(aggregate) } else { self.tally.rest_of(aggregate) };
                 let whole = rest.is_some();
                 self.doubt = false;
@@ -613,6 +614,10 @@ impl Job {
     const fn has_worked(&self) -> bool {
         self.started.is_some() || self.facts.worker.is_some() || !self.tally.is_empty()
     }
+}
+
+fn are_texts(aggregate: &[Piece]) -> bool {
+    !aggregate.is_empty() && aggregate.iter().all(|piece| matches!(piece, Piece::Text(_)))
 }
 
 fn refusal(head: &ResponseHead) -> Failure {

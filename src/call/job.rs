@@ -569,6 +569,10 @@ impl Call {
             exchange.into_iter().for_each(|exchange| self.out.push_front(Output::Abort { exchange }));
             return;
         }
+        let left = endpoint.max_subrequests.saturating_sub(self.exchanges).saturating_sub(self.given_away);
+        // As long as the call goes on, so do its own requests.
+        let fetches = if self.over { left } else { left.min(SETTLING_FETCHES) };
+        self.given_away = self.given_away.saturating_add(fetches);
         self.settlements.push_back(Settlement {
             endpoint: Rc::clone(endpoint),
             index: *index,
@@ -595,10 +599,6 @@ impl Call {
         self.order.model.targets.get(target).map(|target| target.endpoint.name.clone()).unwrap_or_default()
     }
 }
-        let left = endpoint.max_subrequests.saturating_sub(self.exchanges).saturating_sub(self.given_away);
-        // As long as the call goes on, so do its own requests.
-        let fetches = if self.over { left } else { left.min(SETTLING_FETCHES) };
-        self.given_away = self.given_away.saturating_add(fetches);
 
 /// Takes back a request that has not gone out yet.
 pub(super) fn withdraw(out: &mut VecDeque<Output>, exchange: u32) -> bool {
