@@ -18,7 +18,7 @@ use fairlead_core::{
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 
-pub use job::{Act, End, Job, Stops, Work, words};
+pub use job::{Act, End, Job, Stops, Work, text_of, words};
 
 /// RunPod keeps a result for so long.
 const KEPT_MS: u64 = 1_800_000;
@@ -68,6 +68,8 @@ pub struct Visit {
     /// The job in its path.
     pub job: Option<String>,
     pub at: u64,
+    /// What went wrong with it.
+    pub fault: Option<Fault>,
     /// The request's number in the world.
     number: usize,
     request: Request,
@@ -78,9 +80,9 @@ pub struct Visit {
 pub struct Runpod {
     works: VecDeque<Work>,
     always: Work,
-    upsets: Vec<Upset>,
-    there_ms: u64,
-    back_ms: u64,
+    pub upsets: Vec<Upset>,
+    pub there_ms: u64,
+    pub back_ms: u64,
     health: Value,
     /// Most fetches that one call may make.
     pub max_subrequests: u32,
@@ -173,7 +175,7 @@ impl Runpod {
         };
         assert_eq!(request.method, method, "{path}");
         let at = now + self.there_ms;
-        self.on_the_way.push(Visit { op, job, at, number, request });
+        self.on_the_way.push(Visit { op, job, at, fault: None, number, request });
     }
 
     /// The answer to the request of this number and when it begins; or when to ask again.
@@ -210,7 +212,7 @@ impl Runpod {
         self.advance(u64::MAX / 4);
     }
 
-    fn arrive(&mut self, visit: Visit) {
+    fn arrive(&mut self, mut visit: Visit) {
         let name = op_name(visit.op);
         let count = self.seen.entry(name).or_default();
         let upset = self
@@ -218,11 +220,14 @@ impl Runpod {
             .iter()
             .find(|upset| upset.op == visit.op && (upset.from..upset.from.saturating_add(upset.count)).contains(count));
         let fault = upset.map(|upset| upset.fault);
+        visit.fault = fault;
         *count += 1;
         let done = !matches!(fault, Some(Fault::Refused(_) | Fault::Reset | Fault::Stall | Fault::Html));
         let (status, mut body) = if done { self.carry_out(&visit) } else { (200, Value::Null) };
-        if fault == Some(Fault::WrongId) {
-            body["id"] = "another-job".into();
+        if fault == Some(Fault::WrongId)
+            && let Some(body) = body.as_object_mut()
+        {
+            body.insert("id".to_owned(), "another-job".into());
         }
         let text = body.to_string();
         let json = ("content-type", "application/json");

@@ -1,7 +1,7 @@
 //! Every fault of every operation: what the client gets, who is asked next, and what was started.
 
 use super::*;
-use crate::{script::well, wanted::chat_whole};
+use crate::{runpod::End, script::well, wanted::chat_whole};
 use fairlead_core::jobs::Op;
 use serde_json::json;
 
@@ -147,4 +147,14 @@ fn a_job_that_is_not_known_for_a_moment_has_not_expired() {
     }
 }
 
-use crate::runpod::End;
+#[test]
+fn a_job_that_was_never_seen_again_has_expired() {
+    let runpod = Runpod::of(Work::chat("one", 100).queued(9000)).upset(Op::Stream, 0, 999, Fault::Refused(404)).upset(
+        Op::Status,
+        0,
+        999,
+        Fault::Refused(404),
+    );
+    let record = World::new().jobs(runpod).run(chat());
+    assert_eq!((record.status(), &*record.code(), record.attempts()), (504, "job_expired", 1), "{}", record.text());
+}

@@ -86,7 +86,7 @@ fn a_worker_that_never_stops_is_not_asked_for_ever() {
     let job = record.runpod().job();
     assert_eq!(job.cancels.len(), 5);
     // Its `ttl` ends it.
-    assert_eq!((job.word, job.billed_ms()), ("EXPIRED", 299_000));
+    assert_eq!((job.word, job.billed_ms()), ("EXPIRED", 298_980));
 }
 
 #[test]
@@ -179,4 +179,19 @@ fn a_job_of_the_clients_own_is_cancelled_only_where_the_client_waited_for_it() {
     assert_eq!(record.runpod().job().word, "CANCELLED");
     let record = jobs(work()).leaves(1000).visit(errand("runsync?keep=true").with(&body)).unwrap();
     assert_eq!(record.runpod().job().word, "COMPLETED");
+}
+
+#[test]
+fn a_job_whose_id_comes_with_the_deadline_is_cancelled() {
+    // The look takes 20 ms, the submission as long again.
+    for deadline in 21..60 {
+        for fault in [None, Some(Fault::Torn(10))] {
+            let runpod = Runpod::of(Work::chat("one", 100).ends(0, End::Never));
+            let runpod = fault.into_iter().fold(runpod, |runpod, fault| runpod.upset(Op::Submit, 0, 1, fault));
+            let record = World::new().jobs(runpod).run(chat().within(deadline));
+            for job in &record.runpod().jobs {
+                assert_eq!(job.word, "CANCELLED", "{fault:?}, {deadline} ms");
+            }
+        }
+    }
 }

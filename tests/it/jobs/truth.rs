@@ -77,7 +77,11 @@ fn a_character_that_the_worker_destroyed_is_told() {
     let whole: String = words("one 🦀 two").iter().map(|word| word.as_str().unwrap().to_owned()).collect();
     let (before, behind) = whole.split_once('🦀').unwrap();
     let outputs = [format!("{before}\u{fffd}"), format!("\u{fffd}{behind}")];
-    let record = run(Work::yields(outputs.map(Value::String), 100));
+    let outputs = outputs.map(Value::String);
+    // Even where nothing of it came by the stream.
+    let record = run(Work::yields(outputs.clone(), 100).loses(0).loses(1));
+    assert_eq!((&*record.code(), record.text().contains("[DONE]")), ("stream_interrupted", false));
+    let record = run(Work::yields(outputs, 100));
     assert_eq!(&*record.code(), "stream_interrupted", "{}", record.text());
     assert!(!record.text().contains("[DONE]"));
     let [Event::CharactersDestroyed { characters: 1, .. }] = &*told(&record, "characters_destroyed") else {

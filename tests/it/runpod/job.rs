@@ -141,6 +141,11 @@ pub fn words(text: &str) -> Vec<Value> {
     events
 }
 
+/// The text that outputs make.
+pub fn text_of(outputs: &[Value]) -> String {
+    outputs.iter().map(|output| output.as_str().map_or_else(|| output.to_string(), str::to_owned)).collect()
+}
+
 /// A job and its account.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -169,6 +174,8 @@ pub struct Job {
     waiting: Vec<Value>,
     /// All outputs, of this run.
     pub outputs: Vec<Value>,
+    /// Those of the runs before.
+    pub earlier: Vec<Vec<Value>>,
     note: Option<Value>,
     error: Option<String>,
 }
@@ -193,6 +200,7 @@ impl Job {
             acted_at: submitted,
             waiting: Vec::new(),
             outputs: Vec::new(),
+            earlier: Vec::new(),
             note: None,
             error: None,
         }
@@ -210,7 +218,7 @@ impl Job {
 
     /// All text that it has put out.
     pub fn text(&self) -> String {
-        self.outputs.iter().map(|output| output.as_str().map_or_else(|| output.to_string(), str::to_owned)).collect()
+        text_of(&self.outputs)
     }
 
     /// When something happens to it by itself.
@@ -282,7 +290,7 @@ impl Job {
                 self.stop_run(at);
                 self.word = "IN_QUEUE";
                 self.retries += 1;
-                self.outputs.clear();
+                self.earlier.push(std::mem::take(&mut self.outputs));
                 self.queued_at = at;
                 self.work.queue_ms = ms;
                 // The second worker does better.

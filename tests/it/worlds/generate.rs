@@ -1,6 +1,6 @@
 //! A world as data: some calls, one behind another, that share what an isolate knows.
 
-use super::{answers::Asked, choices::Dice, promises::Promises, upstream::Behaviour};
+use super::{accounts, answers::Asked, choices::Dice, promises::Promises, queues::Queue, upstream::Behaviour};
 use crate::{record::Record, world::World};
 use fairlead_core::{fleet::Fleet, policy::BudgetPolicy};
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ pub struct Call {
     own_deadline_ms: Option<u64>,
     seed: u64,
     targets: Vec<Target>,
+    /// What endpoint `d` does, where it is a target.
+    queue: Option<Queue>,
     client: Vec<Habit>,
 }
 
@@ -82,6 +84,7 @@ impl Call {
             ("max_attempts", 1, 7),
             ("retry_after_max_ms", 0, u64::MAX),
             ("prefill_ms_per_kib", 0, 1000),
+            ("queue_ms", 1, u64::MAX),
         ] {
             if dice.one_in(2) {
                 policy.push((field, least + dice.ms().min(most - least)));
@@ -91,7 +94,10 @@ impl Call {
         let own_deadline_ms = if dice.one_in(8) { Some(1 + dice.ms()) } else { None };
         let targets = dice.at_least_one(3, |dice| Target::draw(dice, asked));
         let client = dice.some(3, Habit::draw);
-        Self { asked, kib, policy, native, own_deadline_ms, seed: dice.up_to(u64::MAX), targets, client }
+        let takes_jobs = targets.iter().any(|target| target.endpoint == "d");
+        let seed = dice.up_to(u64::MAX);
+        let queue = takes_jobs.then(|| Queue::draw(dice, asked));
+        Self { asked, kib, policy, native, own_deadline_ms, seed, targets, queue, client }
     }
 
     fn run(&self, fleet: &Rc<RefCell<Fleet>>, budget: &BudgetPolicy) -> Record {
@@ -103,6 +109,10 @@ impl Call {
         });
         let mut world = World::new().policy(policy).seed(self.seed).fleet(fleet);
         for Target { endpoint, model, answers } in &self.targets {
+            if let Some(queue) = self.queue.as_ref().filter(|_| *endpoint == "d") {
+                world = world.target(endpoint, *model).jobs(queue.runpod());
+                continue;
+            }
             let scripts = || answers.iter().map(|answer| answer.script.clone());
             world = world.target(endpoint, *model).endpoint(endpoint, scripts());
             world = world.always(endpoint, scripts().next_back().unwrap_or_default());
@@ -130,8 +140,11 @@ impl Call {
         let mut promises = Promises::new(fleet, budget);
         let record = world.run_watched(wanted, &mut |state, record| promises.check(state, record));
         let cancelled = self.client.iter().any(|habit| matches!(habit, Habit::CancelledAt(_)));
-        if !cancelled {
+        if cancelled {
+            accounts::check_dropped(&record);
+        } else {
             promises.check_end(&record);
+            accounts::check(&record);
         }
         record
     }
@@ -144,8 +157,11 @@ impl Call {
 
 impl Target {
     fn draw(dice: &mut Dice, asked: Asked) -> Self {
-        let endpoint = dice.pick(&["a", "b", "c"]);
+        let endpoint = dice.pick(&["a", "b", "c", "d", "d"]);
         let model = dice.pick(&[None, None, Some("served"), Some("other")]);
+        if endpoint == "d" {
+            return Self { endpoint, model, answers: Vec::new() };
+        }
         let answers = dice.at_least_one(4, |dice| Behaviour::draw(dice, asked));
         Self { endpoint, model, answers }
     }
@@ -195,6 +211,9 @@ impl fmt::Display for Call {
         }
         if !client.is_empty() {
             write!(f, ", client and host {client:?}")?;
+        }
+        if let Some(queue) = &self.queue {
+            write!(f, "\n  {queue}")?;
         }
         for Target { endpoint, model, answers } in targets {
             write!(f, "\n  target {endpoint}")?;

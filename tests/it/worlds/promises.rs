@@ -9,7 +9,7 @@ use super::{
     plain::{Meaning, Plain},
 };
 use crate::{
-    record::{Record, Sent, read_events},
+    record::{Record, Sent, is_over, read_events},
     world::State,
 };
 use fairlead_core::{classify::Failure, event::Event, fleet::Fleet, message::ResponseHead, policy::BudgetPolicy};
@@ -44,6 +44,8 @@ pub struct Promises {
 
 /// What is known of one attempt from outside.
 struct Attempt {
+    /// Its request; `None` where it is a job, which has many (see [`super::accounts`]).
+    request: Option<usize>,
     plain: Plain,
     chunks_seen: usize,
     head: Option<Moment>,
@@ -112,18 +114,29 @@ impl Promises {
     }
 
     fn see_requests(&mut self, state: &State, record: &Record) {
-        assert!(state.requests.len() <= record.policy.max_attempts as usize, "more attempts than allowed");
-        for number in self.attempts.len()..state.requests.len() {
-            let Sent { endpoint, at, .. } = &state.requests[number];
+        let started = state.events[self.events_seen..].iter().filter_map(|(_, event)| match event {
+            Event::AttemptStarted { attempt, endpoint } => Some((*attempt, endpoint)),
+            _ => None,
+        });
+        for (attempt, endpoint) in started {
+            assert!(attempt <= record.policy.max_attempts, "more attempts than allowed");
             assert_eq!(self.shown, None, "nobody is asked behind the first content");
-            if number > 0 {
-                assert!(at + LEAST_USEFUL_MS <= record.deadline_ms, "asked {at} ms into the call, which is too late");
-            }
-            for earlier in &state.requests[..number] {
-                check_pushback(earlier, &state.requests[number], record);
+            let request = state.requests.iter().position(|sent| !sent.is_of_job() && sent.attempt() == attempt);
+            assert!(request.is_some() || endpoint == "d", "an attempt without a request");
+            if let Some(number) = request {
+                let at = state.requests[number].at;
+                if attempt > 1 {
+                    // It may have had to wait behind a head that the client took its time over.
+                    let latest = record.deadline_ms + state.taking.ms(state.now);
+                    assert!(at + LEAST_USEFUL_MS <= latest, "asked {at} ms into the call, which is too late");
+                }
+                for earlier in state.requests[..number].iter().filter(|sent| !sent.is_of_job()) {
+                    check_pushback(earlier, &state.requests[number], record);
+                }
             }
             let now = Moment::of(state);
             self.attempts.push(Attempt {
+                request,
                 plain: Plain::new(record.ask.api.dialect(), record.ask.choices),
                 chunks_seen: 0,
                 head: None,
@@ -131,16 +144,28 @@ impl Promises {
                 last_content: now,
                 sent: now,
                 proved: now,
-                cold: endpoint == "c",
+                cold: endpoint == "c" || endpoint == "d",
             });
         }
+    }
+
+    /// The last attempt and its request, unless it is a job.
+    fn last<'a>(&'a self, state: &'a State) -> Option<(&'a Attempt, &'a Sent)> {
+        let attempt = self.attempts.last()?;
+        Some((attempt, &state.requests[attempt.request?]))
+    }
+
+    /// Whether the last attempt is a job.
+    fn follows_a_job(&self) -> bool {
+        self.attempts.last().is_some_and(|attempt| attempt.request.is_none())
     }
 
     fn see_chunks(&mut self, state: &State, record: &Record) {
         // What comes at the deadline is not taken in any more.
         let late = state.now >= record.deadline_ms;
         let now = Moment::of(state);
-        for (attempt, sent) in self.attempts.iter_mut().zip(&state.requests).filter(|_| !late) {
+        for attempt in self.attempts.iter_mut().filter(|_| !late) {
+            let Some(sent) = attempt.request.map(|number| &state.requests[number]) else { continue };
             if sent.head.is_some() && attempt.head.is_none() {
                 (attempt.head, attempt.last_byte) = (Some(now), now);
             }
@@ -172,6 +197,7 @@ impl Promises {
             let attempt = &self.attempts[*attempt as usize - 1];
             assert!(!(attempt.cold && reason == "headers"), "an endpoint that may have to start has no such timer");
             let (since, least) = match &**reason {
+                _ if attempt.request.is_none() => continue,
                 "headers" => (attempt.sent, policy.headers_ms),
                 "first_token" => (attempt.sent, policy.first_token_for(record.ask.body.len())),
                 "idle" => (attempt.last_byte, idle_ms(record)),
@@ -190,7 +216,11 @@ impl Promises {
             assert!(!piece.is_empty(), "an empty piece");
             self.served_at = *at;
             let status = record.head.as_ref().expect("a head before the body").status;
-            if !record.ask.stream || status != 200 {
+            if self.follows_a_job() {
+                self.see_job_piece(piece);
+            } else if record.ask.stream && piece.starts_with(b": IN_") {
+                // A job's place in the queue, which the client takes late.
+            } else if !record.ask.stream || status != 200 {
                 self.see_plain_piece(state, record, piece);
             } else if piece != KEEPALIVE && !self.see_blocks(piece) {
                 self.see_end(piece);
@@ -202,9 +232,18 @@ impl Promises {
         }
     }
 
+    /// What a job's text must be is judged at its end: here, only that nothing follows an error.
+    fn see_job_piece(&mut self, piece: &[u8]) {
+        if !piece.starts_with(b":") {
+            self.ended = text(piece).contains(r#""error":{"message":"#) && text(piece).contains(r#""code":"#);
+            self.shown = Some(0).filter(|_| !self.ended).or(self.shown);
+        }
+    }
+
     /// An answer that does not stream is one attempt's, from its first byte on, or the core's error.
     fn see_plain_piece(&mut self, state: &State, record: &Record, piece: &[u8]) {
-        let (attempt, sent) = (self.attempts.last(), state.requests.last());
+        let attempt = self.attempts.last();
+        let sent = attempt.and_then(|attempt| Some(&state.requests[attempt.request?]));
         let from = self.shown.unwrap_or_default();
         let bytes = attempt.map_or(&[][..], |attempt| &attempt.plain.bytes);
         if bytes[from..].starts_with(piece) {
@@ -269,16 +308,17 @@ impl Promises {
     fn check_bounds(&self, state: &State, record: &Record) {
         // A client that has not begun to read leaves the call unpolled.
         let unbegun = record.head.is_some() && record.pieces.is_empty() && state.taking.count > 0;
-        assert!(state.in_flight <= 1, "{} exchanges at a time", state.in_flight);
-        let over = matches!(state.events.last(), Some((_, Event::CallEnded { .. })));
+        let in_flight = state.left_open();
+        assert!(in_flight <= 1, "{in_flight} exchanges at a time");
+        let over = is_over(&state.events);
         let late = state.now >= record.deadline_ms;
         let gone = state.leaves_at.is_some_and(|at| at <= state.now);
         if !unbegun && (late || gone || over) {
-            assert_eq!(state.in_flight, 0, "an exchange goes on (late {late}, client gone {gone}, over {over})");
+            assert_eq!(in_flight, 0, "an exchange goes on (late {late}, client gone {gone}, over {over})");
             // Its last words may have to wait for the client.
             assert!(over || state.taking.count > 0, "the call goes on (late {late}, client gone {gone})");
         }
-        let Some((attempt, sent)) = self.attempts.last().zip(state.requests.last()) else { return };
+        let Some((attempt, sent)) = self.last(state) else { return };
         if sent.over_at.is_some() || state.taking.count > 0 || record.piped.is_some() {
             return;
         }
@@ -315,7 +355,7 @@ impl Promises {
         if state.taking.count > 0 {
             return;
         }
-        if record.ask.stream && !matches!(state.events.last(), Some((_, Event::CallEnded { .. }))) {
+        if record.ask.stream && !is_over(&state.events) {
             match &record.head {
                 None => assert!(now <= policy.commit_after_ms.max(record.upload_ms), "no status for {now} ms"),
                 Some(_) => {
@@ -326,7 +366,7 @@ impl Promises {
                 }
             }
         }
-        let Some((attempt, sent)) = self.attempts.last().zip(state.requests.last()) else { return };
+        let Some((attempt, sent)) = self.last(state) else { return };
         if sent.over_at.is_some() {
             return;
         }
@@ -360,7 +400,9 @@ impl Promises {
 
     /// The call is over.
     pub fn check_end(&mut self, record: &Record) {
-        let Some((Attempt { plain, .. }, sent)) = self.attempts.last_mut().zip(record.requests.last()) else { return };
+        let Some(attempt) = self.attempts.last_mut() else { return };
+        let Some(sent) = attempt.request.map(|number| &record.requests[number]) else { return };
+        let Attempt { plain, .. } = attempt;
         let outcome = record.outcome();
         let streamed = streams(sent, record);
         if streamed && plain.whole && !plain.failed && !plain.odd && !too_long(plain) {
