@@ -100,6 +100,8 @@ pub struct Job {
     due: Instant,
     /// It was submitted here.
     own: bool,
+    /// A poll has been answered with its state.
+    known: bool,
     tally: Tally,
     /// A reply of `/stream` was lost: only the aggregate can say what comes next.
     doubt: bool,
@@ -166,6 +168,7 @@ impl Job {
             aim,
             stage,
             own: facts.id.is_none(),
+            known: false,
             facts,
             under_way: None,
             due: now,
@@ -281,7 +284,7 @@ impl Job {
 
     /// The `executionTimeout` that is asked for, in milliseconds.
     pub const fn limit(&mut self, execution_ms: u64) {
-        self.aim.execution_ms = execution_ms;
+        self.aim.execution_ms = Some(execution_ms);
     }
 
     /// Its endpoint's health is known already.
@@ -311,12 +314,6 @@ impl Job {
     fn warning_at(&self) -> Option<Instant> {
         let started = self.started.filter(|_| !self.warned && self.stage == Stage::Following)?;
         Some(started.after((self.aim.execution_ms? / 5).saturating_mul(4)))
-    }
-
-    /// For so long nothing was read, because the client was slow: that is no silence of the queue.
-    pub fn excuse(&mut self, ms: u64) {
-        self.answered = self.answered.after(ms);
-        self.under_way = self.under_way.map(|(op, since)| (op, since.after(ms)));
     }
 
     /// For so long nothing was read, because the client was slow: that is no silence of the queue.
@@ -428,7 +425,7 @@ impl Job {
 
     /// How often a job may be unknown before it has expired.
     const fn patience(&self) -> u32 {
-        if self.own && self.facts.word.is_none() { MISSING_NEW } else { MISSING }
+        if self.own && !self.known { MISSING_NEW } else { MISSING }
     }
 
     /// Nobody knows the job any more.
@@ -548,6 +545,7 @@ impl Job {
 
     /// Takes note of what every answer tells.
     fn note(&mut self, now: Instant, reply: &Reply<'_>, news: &mut News) {
+        self.known = true;
         let facts = &mut self.facts;
         facts.word = reply.word.or(facts.word);
         facts.delay_ms = reply.delay_ms.or(facts.delay_ms);
