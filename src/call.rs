@@ -431,6 +431,9 @@ impl Call {
 
     fn launch(&mut self, now: Instant, target: usize) {
         let Some(chosen) = self.order.model.targets.get(target) else { return };
+        if let Some(error) = self.over_quota(now, chosen) {
+            return self.fail(now, &error);
+        }
         self.started = self.started.saturating_add(1);
         self.last_target = target;
         self.route.on_attempt(target);
@@ -449,12 +452,7 @@ impl Call {
         }
         let ask = &self.order.ask;
         let request = match &ask.errand {
-            Some(errand) => {
-                // Counted; RunPod itself says when it is too much.
-                let mut fleet = self.fleet.borrow_mut();
-                let _ = fleet.queue(chosen.index).quota(errand.verb.op()).map(|quota| quota.take(now, 0));
-                errand.request(&endpoint, &ask.body, &self.attempt_id(id))
-            }
+            Some(errand) => errand.request(&endpoint, &ask.body, &self.attempt_id(id)),
             None => vllm::request(ask, chosen, &self.order.request_id, id),
         };
         let mut attempt = Attempt::new(id, target, now, limits);

@@ -27,6 +27,8 @@ pub enum Code {
     MethodNotAllowed,
     /// The body is over `max_request_bytes`.
     RequestTooLarge,
+    /// Too much at a time.
+    RateLimited,
     /// A timer of one attempt ran out; `param` names it.
     UpstreamTimeout,
     /// The whole call ran out of time.
@@ -67,6 +69,7 @@ impl Code {
             Self::JobNotFound => "job_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTooLarge => "request_too_large",
+            Self::RateLimited => "rate_limited",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::UpstreamUnreachable => "upstream_unreachable",
@@ -92,6 +95,7 @@ impl Code {
             Self::ModelNotFound | Self::RouteNotFound | Self::JobNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTooLarge => 413,
+            Self::RateLimited => 429,
             Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => 504,
             Self::UpstreamOverloaded => 503,
             Self::ConfigInvalid | Self::Internal => 500,
@@ -112,6 +116,7 @@ impl Code {
             Self::Forbidden => "permission_error",
             Self::ModelNotFound | Self::RouteNotFound | Self::JobNotFound => "not_found_error",
             Self::RequestTooLarge => "request_too_large",
+            Self::RateLimited => "rate_limit_error",
             Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => "timeout_error",
             Self::UpstreamOverloaded => "overloaded_error",
             Self::UpstreamUnreachable

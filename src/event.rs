@@ -71,7 +71,8 @@ pub enum Event {
         /// Who was at it.
         worker: Option<String>,
     },
-    /// A job that nobody waited for was cancelled, or could not be. Comes behind the call's end.
+    /// A job that nobody waited for was cancelled, or could not be. Comes beside the call, mostly behind
+    /// its end.
     JobCancelled {
         /// The endpoint's name.
         endpoint: String,

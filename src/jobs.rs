@@ -57,6 +57,8 @@ pub struct Aim {
     pub execution_ms: Option<u64>,
     /// Until when its end is waited for; then its state is told as it is.
     pub until: Option<Instant>,
+    /// Its handler puts all its outputs into its result, as worker-vllm does.
+    pub aggregates: bool,
 }
 
 /// What an answer has come to.
@@ -105,6 +107,11 @@ pub struct Job {
     tally: Tally,
     /// A reply of `/stream` was lost: only the aggregate can say what comes next.
     doubt: bool,
+    /// Outputs from the first on that may have come before.
+    suspects: Vec<Piece>,
+    suspect_bytes: usize,
+    /// When `/stream` last answered.
+    heard: Instant,
     /// A reply of `/stream` was read.
     streamed: bool,
     /// How often `/stream` did not know the job.
@@ -147,7 +154,10 @@ const MISSING: u32 = 3;
 const MISSING_NEW: u32 = 5;
 /// `/stream` may say so too; when it does again while `/status` knows the job, it serves none such.
 const UNSTREAMED: u32 = 2;
-/// What is kept of outputs for an answer in case the job does not end well.
+/// Only between polls so close can be told how long an output has taken to come.
+const WATCHED_MS: u64 = 600;
+/// What is kept of outputs for an answer in case the job does not end well, and of those that may
+/// have come twice.
 const MAX_KEPT: usize = 1 << 20;
 /// Outputs of 1 MB each, and results of 20 MB, are what RunPod allows.
 pub const MAX_ANSWER: usize = 32 << 20;
@@ -174,6 +184,9 @@ impl Job {
             due: now,
             tally: Tally::default(),
             doubt: false,
+            suspects: Vec::new(),
+            suspect_bytes: 0,
+            heard: now,
             streamed: false,
             unstreamed: 0,
             retries: 0,
@@ -199,6 +212,11 @@ impl Job {
         &self.latest
     }
 
+    /// The same, to be kept.
+    pub fn take_latest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.latest)
+    }
+
     /// Its outputs so far, where they are kept.
     pub fn kept(&self) -> &[Piece] {
         &self.kept
@@ -215,6 +233,11 @@ impl Job {
         submitted && !self.facts.word.is_some_and(Word::is_final)
     }
 
+    /// Whether it was there before it was followed.
+    pub const fn was_there(&self) -> bool {
+        !self.own
+    }
+
     /// Whether its final status was told.
     pub fn has_ended(&self) -> bool {
         self.facts.word.is_some_and(Word::is_final) && !self.latest.is_empty()
@@ -227,7 +250,7 @@ impl Job {
 
     /// Whether its outputs cannot be shown as they come any more.
     pub const fn is_in_doubt(&self) -> bool {
-        self.doubt
+        self.doubt || !self.suspects.is_empty()
     }
 
     /// Characters that its worker destroyed in what is shown as it comes.
@@ -358,7 +381,7 @@ impl Job {
     /// The endpoint's health is only a hint: what cannot be read is taken for good news.
     fn on_health(&mut self, now: Instant, answer: Answer<'_>, news: &mut News) {
         let read = match answer {
-            Answer::Whole { head, body } if head.status == 200 => Health::read(body),
+            Answer::Whole { head, body } if head.status == 200 => Health::read(&body),
             _ => None,
         };
         news.health = Some(read.unwrap_or_default());
@@ -383,20 +406,22 @@ impl Job {
         if news.end.is_some() {
             return;
         }
-        let id = Reply::read(body).and_then(|reply| reply.id.map(|id| id.into_owned()));
-        let Some(id) = id.filter(|id| runpod::is_job_id(id)) else {
+        let reply = Reply::read(&body);
+        let id = reply.as_ref().and_then(|reply| reply.id.as_deref()).filter(|id| runpod::is_job_id(id));
+        let Some(id) = id else {
             // Something was started, and nobody can tell what.
             return news.end = Some(Err(lost()));
         };
-        self.facts.id = Some(id);
+        self.facts.id = Some(id.to_owned());
         // Whatever it answers from now on, it was there.
         self.facts.word = Some(Word::InQueue);
         self.stage = Stage::Following;
         (self.submitted, self.answered) = (now, now);
-        if let Some(reply) = Reply::read(body).filter(|reply| reply.word.is_some_and(Word::is_final)) {
+        if let Some(reply) = reply.filter(|reply| reply.word.is_some_and(Word::is_final)) {
             // `/runsync` may bring the end along.
             self.stage = Stage::Closing;
-            self.on_status(now, body, &reply, news);
+            self.on_status(now, &reply, news);
+            self.latest = body;
         }
     }
 
@@ -435,7 +460,7 @@ impl Job {
         news.end = Some(Err(Failure::Job(if known { JobFailure::Expired } else { JobFailure::Unknown })));
     }
 
-    fn on_poll(&mut self, now: Instant, op: Op, head: &ResponseHead, body: &[u8], news: &mut News) {
+    fn on_poll(&mut self, now: Instant, op: Op, head: &ResponseHead, body: Vec<u8>, news: &mut News) {
         match head.status {
             200..=299 => {}
             // Nothing was handed out.
@@ -458,28 +483,37 @@ impl Job {
             }
             _ => return self.on_lost(now, op, news),
         }
-        let Some(reply) = Reply::read(body) else { return self.on_lost(now, op, news) };
+        let Some(reply) = Reply::read(&body) else { return self.on_lost(now, op, news) };
         (self.failing, self.answered) = (0, now);
         if op == Op::Status {
             self.missing = 0;
-            return self.on_status(now, body, &reply, news);
+            self.on_status(now, &reply, news);
+            self.latest = body;
+            return;
         }
         self.streamed = true;
         self.note(now, &reply, news);
         if self.aim.want == Want::Peek {
-            self.latest = body.to_vec();
             let something = !reply.entries.is_empty() || reply.word.is_some_and(Word::is_final);
             news.end = something.then_some(Ok(()));
+            self.latest = body;
+            return;
         }
         if news.end.is_some() {
             return;
         }
         let drained = reply.entries.is_empty();
         self.take_entries(now, reply.entries, news);
+        self.heard = now;
         match (self.stage, reply.word) {
             (Stage::Draining(_), _) if !drained => self.due = now,
             (Stage::Draining(Word::Completed), _) if self.doubt => news.end = Some(Err(Failure::Job(JobFailure::Gap))),
-            (Stage::Draining(Word::Completed), _) => news.end = Some(Ok(())),
+            (Stage::Draining(Word::Completed), _) => {
+                // Nothing says that any of them came twice.
+                let suspects = std::mem::take(&mut self.suspects);
+                suspects.into_iter().for_each(|piece| self.take(now, piece, news));
+                news.end = Some(Ok(()));
+            }
             (Stage::Draining(_), _) => (self.stage, self.due) = (Stage::Closing, now),
             // Its aggregate brings whatever is left.
             (_, Some(Word::Completed)) => (self.stage, self.due) = (Stage::Closing, now),
@@ -488,8 +522,7 @@ impl Job {
         }
     }
 
-    fn on_status(&mut self, now: Instant, body: &[u8], reply: &Reply<'_>, news: &mut News) {
-        self.latest = body.to_vec();
+    fn on_status(&mut self, now: Instant, reply: &Reply<'_>, news: &mut News) {
         self.note(now, reply, news);
         let word = reply.word.filter(|word| word.is_final());
         let Some(word) = word.filter(|_| news.end.is_none()) else {
@@ -524,6 +557,7 @@ impl Job {
                 let rest = if self.tally.is_empty() { Some(aggregate) } else { self.tally.rest_of(aggregate) };
                 let whole = rest.is_some();
                 self.doubt = false;
+                self.suspects.clear();
                 // Nothing of it is a repost, whatever it is equal to.
                 rest.unwrap_or_default().into_iter().for_each(|piece| self.take(now, piece, news));
                 Some(if whole { Ok(()) } else { Err(gap) })
@@ -576,13 +610,23 @@ impl Job {
     }
 
     fn take_entries(&mut self, now: Instant, entries: Vec<Piece>, news: &mut News) {
+        let watched = self.aim.aggregates && now.since(self.heard) < WATCHED_MS;
         for piece in entries {
-            // Whether it is a repost only the aggregate can tell; until then nothing more is shown.
-            self.doubt |= self.tally.may_be_repost(now, &piece);
             if self.doubt {
                 return;
             }
-            self.take(now, piece, news);
+            // Whether it is a repost only the aggregate can tell; until then nothing more is shown.
+            let suspect = !self.suspects.is_empty() || watched && self.tally.may_be_repost(now, &piece);
+            if !suspect {
+                self.take(now, piece, news);
+                continue;
+            }
+            self.suspect_bytes = self.suspect_bytes.saturating_add(piece.to_json().len());
+            self.suspects.push(piece);
+            if self.suspect_bytes > MAX_KEPT {
+                self.doubt = true;
+                self.suspects = Vec::new();
+            }
         }
     }
 

@@ -87,6 +87,11 @@ impl Verb {
         }
     }
 
+    /// Whether it takes several operations, one behind another.
+    pub const fn is_followed(self) -> bool {
+        matches!(self, Self::RunSync | Self::StatusSync | Self::Stream)
+    }
+
     /// RunPod's operation that it counts as.
     pub const fn op(self) -> Op {
         match self {

@@ -40,6 +40,11 @@ impl Quota {
 
     /// Permission for a request that takes at most `most_ms`; or when to ask again.
     pub fn take(&mut self, now: Instant, most_ms: u64) -> Result<Permit, Instant> {
+        self.take_share(now, most_ms, 1)
+    }
+
+    /// The same, where all who ask like this may only use one part in so many.
+    pub fn take_share(&mut self, now: Instant, most_ms: u64, parts: u32) -> Result<Permit, Instant> {
         self.under_way.retain(|(_, until)| *until > now);
         let second = now.as_millis() / 1000;
         while self.sent.front().is_some_and(|(sent, _)| sent.saturating_add(SPAN_S) < second) {
@@ -49,7 +54,7 @@ impl Quota {
             return Err(now.after(CROWDED_MS));
         }
         let used: u32 = self.sent.iter().map(|(_, count)| count).sum();
-        if used >= self.in_span {
+        if used >= self.in_span.checked_div(parts).unwrap_or(self.in_span) {
             let oldest = self.sent.front().map_or(second, |(sent, _)| *sent);
             let again = oldest.saturating_add(SPAN_S).saturating_add(1).saturating_mul(1000);
             return Err(Instant::from_millis(again).max(now.after(1)));

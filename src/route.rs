@@ -114,6 +114,11 @@ impl Route {
         }
     }
 
+    /// A submission is given up before it was answered.
+    pub const fn on_lost_submission(&mut self) {
+        self.lost = self.lost.saturating_add(1);
+    }
+
     /// Whether no job may be submitted any more: the answer to a submission was lost twice. What
     /// such a job costs is bounded by its `ttl` alone.
     pub const fn may_have_lost_two(&self) -> bool {

@@ -107,7 +107,11 @@ impl Attempt {
 
     /// An attempt that follows a job.
     pub(super) fn of_job(id: u32, target: usize, now: Instant, limits: Limits, follower: Follower) -> Self {
-        let timers = AttemptTimers::queued(now, limits.clone());
+        let mut timers = AttemptTimers::queued(now, limits.clone());
+        if follower.job.was_there() {
+            // Its client waits for as long as it wants.
+            timers.on_unseen();
+        }
         Self { timers, job: Some(Box::new(follower)), ..Self::new(id, target, now, limits) }
     }
 
@@ -188,6 +192,13 @@ impl Attempt {
         }
         self.reply = Reply::Whole { head, body: Vec::new(), received: 0, shown: false };
         Ok(())
+    }
+
+    /// The result of a job that was to be answered whole.
+    pub(super) fn on_result(&mut self, body: Vec<u8>) {
+        let headers = Headers::from_iter([("content-type", "application/json")]);
+        let received = body.len();
+        self.reply = Reply::Whole { head: ResponseHead { status: 200, headers }, body, received, shown: false };
     }
 
     /// Takes in bytes that a job has put out: they are the core's own, and no chunk holds them.

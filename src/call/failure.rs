@@ -23,6 +23,9 @@ impl Call {
             let error = self.story().error(&failure, now);
             return self.fail(now, &error);
         }
+        if attempt.is_submitting() && failure != Failure::Job(JobFailure::SubmissionLost) {
+            self.route.on_lost_submission();
+        }
         self.drop_attempt(id);
         let verdict = failure.verdict(now);
         self.route.on_failure(target, &failure, verdict, now, self.order.policy.retry_after_max_ms);

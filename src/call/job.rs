@@ -4,10 +4,10 @@ use super::{Attempt, Call, Emit, Input, Output};
 use crate::{
     classify::{Failure, JobFailure},
     config::OnDeadline,
-    error::{Error, JobState},
+    error::{Code, Error, JobState},
     event::Event,
     fleet::{Fleet, Look},
-    jobs::{Aim, Answer, Job, MAX_ANSWER, News, Op, Pace, Piece, Want, Word},
+    jobs::{Aim, Answer, Job, MAX_ANSWER, News, Op, Pace, Piece, Reply, Want, Word},
     message::{Headers, ResponseHead},
     native::{self, Verb},
     provider::runpod::{self, Lifetime},
@@ -15,7 +15,6 @@ use crate::{
     settings::{Endpoint, Target},
     time::Instant,
 };
-use serde_json::value::RawValue;
 use std::{cell::RefCell, collections::VecDeque, mem, rc::Rc};
 
 /// A job, and the operation of it that is under way.
@@ -100,7 +99,7 @@ impl Call {
         let lifetime = errand.map_or_else(|| Lifetime::until(now, self.deadline, endpoint), |errand| errand.lifetime);
         let is_told = errand.is_none_or(|errand| errand.verb == Verb::RunSync && !errand.keep && wait_ms.is_none());
         let execution_ms = is_told.then_some(lifetime.execution_ms);
-        let aim = Aim { want, deadline: self.deadline, execution_ms, until };
+        let aim = Aim { want, deadline: self.deadline, execution_ms, until, aggregates: errand.is_none() };
         let job = match errand.and_then(|errand| errand.job.clone()) {
             Some(id) => Job::follow(now, aim, id),
             None => {
@@ -120,6 +119,23 @@ impl Call {
             native: false,
             torn: 0,
         })
+    }
+
+    /// Whether a client asks for more than RunPod takes, at a time when that cannot be waited for. Jobs
+    /// that are followed wait; and of cancels two thirds are kept for those that nobody waits for.
+    pub(super) fn over_quota(&self, now: Instant, target: &Target) -> Option<Error> {
+        let verb = self.order.ask.errand.as_ref()?.verb;
+        if verb.is_followed() {
+            return None;
+        }
+        let mut fleet = self.fleet.borrow_mut();
+        let quota = fleet.queue(target.index).quota(verb.op())?;
+        let parts = if verb == Verb::Cancel { 3 } else { 1 };
+        let again = quota.take_share(now, 0, parts).err()?;
+        let message = "RunPod takes no more of these requests for now. Come back later.";
+        let mut error = Error::new(Code::RateLimited, message);
+        error.retry_after_ms = Some(now.until(again));
+        Some(error)
     }
 
     /// Whether a call may make as many more requests as a job at this endpoint takes at the least.
@@ -227,7 +243,7 @@ impl Call {
             _ => {
                 attempt.exchange = None;
                 let answer = match &follower.head {
-                    Some(head) => Answer::Whole { head, body: &follower.body },
+                    Some(head) => Answer::Whole { head, body: mem::take(&mut follower.body) },
                     None => Answer::Lost,
                 };
                 drop(follower.job.on_answer(now, answer, Pace { fair_share_ms: 0, fetches: 0 }));
@@ -287,7 +303,7 @@ impl Call {
         let pace = Pace { fair_share_ms: queue.fair_share_ms(), fetches: left.saturating_sub(KEPT_FETCHES) };
         let (head, body) = (follower.head.take(), mem::take(&mut follower.body));
         let answer = match &head {
-            Some(head) if whole => Answer::Whole { head, body: &body },
+            Some(head) if whole => Answer::Whole { head, body },
             _ => Answer::Lost,
         };
         let news = follower.job.on_answer(now, answer, pace);
@@ -388,7 +404,9 @@ impl Call {
                     out.push(Emit::Bytes(native::output_event(&piece)));
                     continue;
                 }
-                if let Some(failure) = runpod::flat_error(&piece) {
+                if let Piece::Json(json) = &piece
+                    && let Some(failure) = runpod::flat_error(json)
+                {
                     return Err(Failure::Job(failure));
                 }
                 if let Some(follower) = attempt.job.as_deref_mut() {
@@ -418,16 +436,15 @@ impl Call {
             }
             return self.finish(now, id, Attempt::on_end);
         }
-        let fed = self.step(now, id, |attempt, ask, out| {
-            let latest = attempt.job.as_ref().map(|follower| follower.job.latest().to_vec()).unwrap_or_default();
-            let result = crate::jobs::Reply::read(&latest).and_then(|reply| reply.output);
-            if let Some(failure) = result.and_then(|output| runpod::flat_error(&Piece::read(output))) {
+        let fed = self.step(now, id, |attempt, ask, _| {
+            let latest = attempt.job.as_mut().map(|follower| follower.job.take_latest()).unwrap_or_default();
+            let result = Reply::read(&latest).and_then(|reply| reply.output);
+            if let Some(failure) = result.and_then(|output| runpod::flat_error(output.get())) {
                 return Err(Failure::Job(failure));
             }
-            let body = result.map(|output: &RawValue| runpod::whole_bytes(output, ask.api.dialect()));
-            let headers = Headers::from_iter([("content-type", "application/json")]);
-            attempt.on_head(now, ResponseHead { status: 200, headers }, ask)?;
-            attempt.on_bytes_of_job(now, &body.unwrap_or_default(), out)
+            let body = result.map(|output| runpod::whole_bytes(output, ask.api.dialect()));
+            attempt.on_result(body.unwrap_or_default());
+            Ok(())
         });
         match fed {
             Some(Err(failure)) => self.on_failure(now, id, failure),
@@ -552,7 +569,15 @@ impl Call {
         let exchange = attempt.exchange.take();
         let Some(follower) = attempt.job.take() else { return };
         let Some(Target { endpoint, index, .. }) = self.order.model.targets.get(target) else { return };
-        self.fleet.borrow_mut().queue(*index).unfollow(follower.followed);
+        let mut fleet = self.fleet.borrow_mut();
+        let queue = fleet.queue(*index);
+        queue.unfollow(follower.followed);
+        if let (Some(permit), Some(op)) = (follower.permit, follower.job.under_way())
+            && let Some(quota) = queue.quota(op)
+        {
+            quota.give_back(permit);
+        }
+        drop(fleet);
         let facts = follower.job.facts();
         if facts.id.is_some() {
             self.out.push_back(Output::Event(Event::JobEnded {

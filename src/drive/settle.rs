@@ -20,6 +20,7 @@ const LATE_MS: u64 = 10_000;
 
 /// Ends the job of this settlement. `submission` is the exchange that may still tell its id.
 pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: Option<R::Exchange>) {
+    let since = runtime.now();
     let Settlement { endpoint, index, job, begun, request_id, fetches, fleet, .. } = settlement;
     let job = match (job, submission) {
         (Some(job), _) => Some(job),
@@ -30,7 +31,7 @@ pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: 
         (None, None) => None,
     };
     let Some(job) = job.filter(|job| runpod::is_job_id(job)) else { return };
-    let mut cancel = Cancel::new(runtime.now(), fetches);
+    let mut cancel = Cancel::new(since, runtime.now(), fetches);
     let outcome = loop {
         let now = runtime.now();
         let op = match cancel.next(now) {
@@ -59,10 +60,8 @@ pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: 
         {
             quota.give_back(permit);
         }
-        let answer = match &answer {
-            Some((head, body)) => Answer::Whole { head, body },
-            None => Answer::Lost,
-        };
+        let (head, body) = answer.map_or((None, Vec::new()), |(head, body)| (Some(head), body));
+        let answer = head.as_ref().map_or(Answer::Lost, |head| Answer::Whole { head, body });
         if let Some(outcome) = cancel.on_answer(runtime.now(), answer) {
             break outcome;
         }

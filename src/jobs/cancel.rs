@@ -56,10 +56,11 @@ const PATIENCE_MS: u64 = 28_000;
 const MAX_CANCELS: u32 = 5;
 
 impl Cancel {
-    /// A cancellation that begins now and may make so many fetches, at least one.
-    pub const fn new(now: Instant, fetches: u32) -> Self {
+    /// A cancellation that may make so many fetches, at least one, of a job that nobody has waited for
+    /// since `since`.
+    pub const fn new(since: Instant, now: Instant, fetches: u32) -> Self {
         let fetches = if fetches == 0 { 1 } else { fetches };
-        let until = now.after(PATIENCE_MS);
+        let until = since.after(PATIENCE_MS);
         Self { op: Op::Cancel, due: now, until, accepted: false, sent: 0, failing: 0, fetches }
     }
 
@@ -101,11 +102,15 @@ impl Cancel {
             200..=299 => {}
             // Never refused for good: too many at a time.
             429 | 500..=599 => return self.on_failed(now),
-            // Unknown, or over.
+            // Unknown, or over; or not known yet, so that is looked at.
+            400 | 404 | 409 | 422 if self.op == Op::Cancel => {
+                (self.op, self.due) = (Op::Status, now.after(LOOK_AGAIN_MS));
+                return None;
+            }
             400 | 404 | 409 | 422 => return Some(gone),
             _ => return Some(Cancelled::Left),
         }
-        let Some(reply) = Reply::read(body) else { return self.on_failed(now) };
+        let Some(reply) = Reply::read(&body) else { return self.on_failed(now) };
         self.failing = 0;
         match (self.op, reply.word) {
             (Op::Cancel, Some(word)) if word.is_final() && word != Word::Cancelled => return Some(gone),
@@ -114,7 +119,8 @@ impl Cancel {
                 (self.op, self.due) = (Op::Status, now.after(LOOK_AGAIN_MS));
             }
             (_, Some(word)) if !word.is_final() => (self.op, self.due) = (Op::Cancel, now),
-            _ => return Some(Cancelled::Done),
+            (_, Some(Word::Cancelled)) => return Some(Cancelled::Done),
+            _ => return Some(gone),
         }
         None
     }
@@ -144,7 +150,7 @@ mod tests {
         assert!(matches!(cancel.next(now), Next::Send(_)), "{:?}", cancel.next(now));
         cancel.on_sent();
         let head = ResponseHead { status, headers: Headers::new() };
-        cancel.on_answer(now, Answer::Whole { head: &head, body: body.as_bytes() })
+        cancel.on_answer(now, Answer::Whole { head: &head, body: body.as_bytes().to_vec() })
     }
 
     const CANCELLED: &str = r#"{"id":"a","status":"CANCELLED"}"#;
@@ -152,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_job_that_still_runs_is_cancelled_again() {
-        let mut cancel = Cancel::new(at(0), 100);
+        let mut cancel = Cancel::new(at(0), at(0), 100);
         assert_eq!(answer(&mut cancel, at(0), 200, CANCELLED), None);
         assert_eq!(cancel.next(at(0)), Next::Wait(at(700)));
         assert_eq!(answer(&mut cancel, at(700), 200, RUNNING), None);
@@ -164,19 +170,20 @@ mod tests {
 
     #[test]
     fn a_refused_cancel_is_sent_again_until_its_time_is_over() {
-        let mut cancel = Cancel::new(at(0), 100);
+        let mut cancel = Cancel::new(at(0), at(0), 100);
         assert_eq!(answer(&mut cancel, at(0), 429, ""), None);
         assert_eq!(answer(&mut cancel, at(250), 500, ""), None);
         assert_eq!(cancel.next(at(250)), Next::Wait(at(750)));
         cancel.on_sent();
         assert_eq!(cancel.on_answer(at(750), Answer::Lost), None);
         assert_eq!(cancel.next(at(28_000)), Next::Over(Cancelled::Left));
-        assert_eq!(answer(&mut cancel, at(27_999), 404, ""), Some(Cancelled::Ended));
+        assert_eq!(answer(&mut cancel, at(27_000), 404, ""), None, "it may not be known yet");
+        assert_eq!(answer(&mut cancel, at(27_700), 404, ""), Some(Cancelled::Ended));
     }
 
     #[test]
     fn a_look_that_fails_is_repeated_for_the_job_may_still_run() {
-        let mut cancel = Cancel::new(at(0), 100);
+        let mut cancel = Cancel::new(at(0), at(0), 100);
         assert_eq!(answer(&mut cancel, at(0), 200, CANCELLED), None);
         assert_eq!(answer(&mut cancel, at(700), 429, ""), None);
         assert_eq!(cancel.next(at(700)), Next::Wait(at(950)));
@@ -189,17 +196,17 @@ mod tests {
 
     #[test]
     fn one_fetch_is_enough_to_cancel_and_no_more_are_made() {
-        let mut cancel = Cancel::new(at(0), 0);
+        let mut cancel = Cancel::new(at(0), at(0), 0);
         assert_eq!(answer(&mut cancel, at(0), 200, CANCELLED), None);
         assert_eq!(cancel.next(at(700)), Next::Over(Cancelled::Done));
-        let mut cancel = Cancel::new(at(0), 1);
+        let mut cancel = Cancel::new(at(0), at(0), 1);
         assert_eq!(answer(&mut cancel, at(0), 500, ""), None);
         assert_eq!(cancel.next(at(250)), Next::Over(Cancelled::Left));
     }
 
     #[test]
     fn a_worker_that_never_stops_is_not_asked_for_ever() {
-        let mut cancel = Cancel::new(at(0), 100);
+        let mut cancel = Cancel::new(at(0), at(0), 100);
         let mut now = 0;
         let outcome = loop {
             match cancel.next(at(now)) {

@@ -31,14 +31,14 @@ impl Op {
 }
 
 /// What came of an operation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer<'a> {
     /// A whole answer.
     Whole {
         /// Status and fields.
         head: &'a ResponseHead,
         /// The body.
-        body: &'a [u8],
+        body: Vec<u8>,
     },
     /// None, or half of one: nobody knows what it was.
     Lost,

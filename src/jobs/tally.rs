@@ -86,8 +86,9 @@ fn bytes(piece: &Piece) -> Cow<'_, [u8]> {
     match piece {
         Piece::Text(text) => text.as_bytes().into(),
         Piece::Json(json) => {
+            let Ok(value) = serde_json::from_str(json) else { return json.as_bytes().into() };
             let mut form = Vec::new();
-            one_form(&serde_json::from_str(json).unwrap_or_default(), &mut form);
+            one_form(&value, &mut form);
             form.into()
         }
     }

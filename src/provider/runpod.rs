@@ -8,7 +8,7 @@ use crate::{
     ask::Ask,
     classify::{Failure, JobFailure},
     jobs::{Op, Piece},
-    json::{one_line, read_object},
+    json::{Text, one_line, read_object},
     message::{Headers, Method, Request, ResponseHead},
     settings::{Endpoint, Target},
     time::Instant,
@@ -26,8 +26,11 @@ pub const MAX_RUNSYNC: usize = 20_000_000;
 const EXECUTION_MS: (u64, u64) = (5000, 604_800_000);
 const TTL_MS: (u64, u64) = (10_000, 604_800_000);
 
-/// A job ends so long before its caller's deadline that its end can still be told.
-const MARGIN_MS: u64 = 1000;
+/// A job expires so long before its caller's deadline.
+const TTL_MARGIN_MS: u64 = 500;
+
+/// And its execution ends so long before, that its end can still be told.
+const EXECUTION_MARGIN_MS: u64 = 3000;
 
 /// How long a job may be at work, and how long it may exist, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +44,8 @@ pub struct Lifetime {
 impl Lifetime {
     /// Of a job whose caller waits until `deadline`.
     pub fn until(now: Instant, deadline: Instant, endpoint: &Endpoint) -> Self {
-        let left = now.until(deadline).saturating_sub(MARGIN_MS);
-        Self::within(left, left, endpoint)
+        let left = |margin_ms| now.until(deadline).saturating_sub(margin_ms);
+        Self::within(left(EXECUTION_MARGIN_MS), left(TTL_MARGIN_MS), endpoint)
     }
 
     /// Inside RunPod's bounds and the endpoint's own.
@@ -136,9 +139,10 @@ fn frame(event: &str, dialect: Dialect) -> Vec<u8> {
 pub fn whole_bytes(result: &RawValue, dialect: Dialect) -> Vec<u8> {
     let list: Vec<&RawValue> = serde_json::from_str(result.get()).unwrap_or_default();
     let only = if let [only] = *list { only } else { result };
-    match Piece::read(only) {
-        Piece::Text(text) => text.into_bytes(),
-        Piece::Json(json) => answer(&json, dialect).into_owned().into_bytes(),
+    // A result may have many megabytes: it is copied once.
+    match serde_json::from_str::<Text>(only.get()) {
+        Ok(Text(text)) => text.into_owned().into_bytes(),
+        Err(_) => answer(only.get(), dialect).into_owned().into_bytes(),
     }
 }
 
@@ -261,8 +265,7 @@ pub fn cause(error: &str, limit_ms: Option<u64>) -> JobFailure {
 
 /// The refusal that an older worker has put out as if it were an answer: vLLM before 0.10.1 said
 /// `{"object":"error","message":…,"code":400}`, which the worker SDK takes for no error.
-pub fn flat_error(piece: &Piece) -> Option<JobFailure> {
-    let Piece::Json(json) = piece else { return None };
+pub fn flat_error(json: &str) -> Option<JobFailure> {
     if !json.contains("\"error\"") {
         return None;
     }
@@ -415,7 +418,7 @@ mod tests {
     fn a_jobs_times_stay_inside_runpods_bounds_and_the_endpoints_own() {
         let endpoint = Endpoint { max_execution_ms: 60_000, max_ttl_ms: 90_000, ..Endpoint::default() };
         let until = |ms| Lifetime::until(Instant::from_millis(0), Instant::from_millis(ms), &endpoint);
-        assert_eq!(until(31_000), Lifetime { execution_ms: 30_000, ttl_ms: 30_000 });
+        assert_eq!(until(31_000), Lifetime { execution_ms: 28_000, ttl_ms: 30_500 });
         assert_eq!(until(2000), Lifetime { execution_ms: 5000, ttl_ms: 10_000 });
         assert_eq!(until(3_600_000), Lifetime { execution_ms: 60_000, ttl_ms: 90_000 });
     }
