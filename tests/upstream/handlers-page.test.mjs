@@ -142,8 +142,10 @@ describe('the handlers of docs/handlers.md under RunPod\'s worker SDK', { skip, 
     // RunPod's other word for it.
     const { body: { id } } = await call('/run', { input: { steps: 100 } });
     const late = await call(`/status-sync/${id}`);
-    assert.deepEqual([late.status, late.body.status, late.body.error.code], [504, 'TIMED_OUT', 'job_timed_out']);
-    assert.match(late.body.error.message, / took longer than the job's `executionTimeout`\. /);
+    assert.deepEqual([late.status, late.body.status], [200, 'TIMED_OUT']);
+    const told = await call(`/stream/${id}`, undefined, { accept: 'text/event-stream' });
+    assert.deepEqual([told.status, told.body.status, told.body.error.code], [504, 'TIMED_OUT', 'job_timed_out']);
+    assert.match(told.body.error.message, / took longer than the job's `executionTimeout`\. /);
 
     const given = await call('/runsync', { input: { steps: 100 } }, { 'x-fairlead-deadline-ms': '3000' });
     assert.deepEqual([given.status, given.body.error.code], [504, 'deadline_exceeded']);
