@@ -3,6 +3,7 @@
 use super::{Call, Emit, LEAST_USEFUL_MS, Output};
 use crate::{
     classify::{Failure, JobFailure},
+    config::OnDeadline,
     event::Event,
     native,
     provider::{runpod, vllm},
@@ -16,14 +17,19 @@ impl Call {
     pub(super) fn on_failure(&mut self, now: Instant, id: u32, failure: Failure) {
         let failure = self.plain(id, failure);
         let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
-        let target = attempt.target;
+        let (target, submitting) = (attempt.target, attempt.is_submitting());
         self.last_target = target;
+        // The limit of such a job follows from the deadline, and comes shortly before it.
+        let out_of_time = matches!(failure, Failure::Job(JobFailure::TimedOut { .. } | JobFailure::Expired));
+        if out_of_time && self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
+            return;
+        }
         if self.winner == Some(id) {
             self.tell_failure(id, &failure, "content_shown", 0);
             let error = self.story().error(&failure, now);
             return self.fail(now, &error);
         }
-        if attempt.is_submitting() && failure != Failure::Job(JobFailure::SubmissionLost) {
+        if submitting && failure != Failure::Job(JobFailure::SubmissionLost) {
             self.route.on_lost_submission();
         }
         self.drop_attempt(id);

@@ -485,7 +485,8 @@ impl Call {
             (!job.kept().is_empty()).then(|| errand.state(job.facts(), job.kept()))
         });
         let Some(mut state) = found else { return false };
-        if !errand.keep {
+        let ended = state.status.is_some_and(|status| !matches!(status, "IN_QUEUE" | "IN_PROGRESS"));
+        if !errand.keep && !ended {
             state.status = Some(Word::Cancelled.as_str());
         }
         let mut headers = Headers::from_iter([("content-type", "application/json")]);

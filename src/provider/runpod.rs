@@ -30,7 +30,7 @@ const TTL_MS: (u64, u64) = (10_000, 604_800_000);
 const TTL_MARGIN_MS: u64 = 500;
 
 /// And its execution ends so long before, that its end can still be told.
-const EXECUTION_MARGIN_MS: u64 = 3000;
+const EXECUTION_MARGIN_MS: u64 = 2000;
 
 /// How long a job may be at work, and how long it may exist, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -418,7 +418,7 @@ mod tests {
     fn a_jobs_times_stay_inside_runpods_bounds_and_the_endpoints_own() {
         let endpoint = Endpoint { max_execution_ms: 60_000, max_ttl_ms: 90_000, ..Endpoint::default() };
         let until = |ms| Lifetime::until(Instant::from_millis(0), Instant::from_millis(ms), &endpoint);
-        assert_eq!(until(31_000), Lifetime { execution_ms: 28_000, ttl_ms: 30_500 });
+        assert_eq!(until(31_000), Lifetime { execution_ms: 29_000, ttl_ms: 30_500 });
         assert_eq!(until(2000), Lifetime { execution_ms: 5000, ttl_ms: 10_000 });
         assert_eq!(until(3_600_000), Lifetime { execution_ms: 60_000, ttl_ms: 90_000 });
     }

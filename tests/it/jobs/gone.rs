@@ -85,8 +85,8 @@ fn a_worker_that_never_stops_is_not_asked_for_ever() {
     let record = jobs(Work::chat("one", 100).ends(0, End::Never).stops(Stops::Never)).leaves(1000).run(chat());
     let job = record.runpod().job();
     assert_eq!(job.cancels.len(), 5);
-    // Its `ttl` ends it.
-    assert_eq!((job.word, job.billed_ms()), ("EXPIRED", 298_980));
+    // Its `executionTimeout` ends it.
+    assert_eq!((job.word, job.billed_ms()), ("FAILED", 297_980));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_cancel_that_fails_is_sent_again() {
             let job = record.runpod().job();
             if (fault, count) == (Fault::Stall, 3) {
                 // Each is waited for; a Worker has half a minute in all.
-                assert_eq!((job.word, &*cancelled(&record)), ("EXPIRED", &[("left", 0)][..]));
+                assert_eq!((job.word, &*cancelled(&record)), ("FAILED", &[("left", 0)][..]));
                 continue;
             }
             assert_eq!(job.word, "CANCELLED", "{fault:?}, {count} times");

@@ -174,7 +174,7 @@ fn runsync_waits_to_the_deadline_and_gives_the_result() {
 fn runsync_that_does_not_end_in_time_is_cancelled_unless_it_is_to_be_kept() {
     let work = || Work::returns(json!(7), 50_000);
     let record = settled(jobs(work()).visit(errand("runsync").with(&body()).within(20_000)).unwrap());
-    assert_eq!((record.status(), &*record.code()), (504, "deadline_exceeded"));
+    assert_eq!((record.status(), &*record.code()), (504, "job_timed_out"));
     assert!(read(&record)["id"].as_str().unwrap().contains("job0"), "{}", record.text());
     let record = jobs(work()).visit(errand("runsync?keep=true").with(&body()).within(20_000)).unwrap();
     assert_eq!((&*record.code(), record.runpod().job().word), ("deadline_exceeded", "COMPLETED"));

@@ -14,7 +14,7 @@ fn a_dead_server_gives_way_to_a_cold_start() {
         let record = settled(world.run(chat().within(30_000)));
         assert_eq!((record.outcome(), shown(&record)), ("ok", chat_of(&record)), "{cold_ms}");
         assert_eq!(record.failures(), ["http_503 failover"]);
-        assert_eq!(record.runpod().job().ttl_ms, 28_980);
+        assert_eq!(record.runpod().job().ttl_ms, 29_480);
     }
     // One deadline counts for both.
     let runpod = Runpod::of(Work::chat("It is so", 50).queued(25_000));
