@@ -22,7 +22,7 @@ fn a_dead_server_gives_way_to_a_cold_start() {
     let record = settled(World::new().endpoint("a", [late]).jobs(runpod).run(chat().within(30_000)));
     assert_eq!((&*record.code(), record.ended_at), ("deadline_exceeded", 30_000));
     let job = record.runpod().job();
-    assert_eq!((job.word, job.ttl_ms), ("EXPIRED", 20_980));
+    assert_eq!((job.word, job.ttl_ms), ("EXPIRED", 21_480));
 }
 
 #[test]
