@@ -358,7 +358,8 @@ impl Call {
             let endpoint = self.name_of(target);
             self.out.push_back(Output::Event(Event::JobStarted { attempt: id, endpoint, queued_ms }));
         }
-        if queued && self.order.ask.stream && !self.committed {
+        // Not where it has failed at once: another attempt would wait behind what the client is told.
+        if queued && end.is_none() && self.order.ask.stream && !self.committed {
             self.commit_stream(now);
             if let Some(comment) = self.queue_comment(now) {
                 self.emit(now, Emit::Bytes(comment));
