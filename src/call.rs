@@ -14,6 +14,7 @@ mod attempt;
 mod failure;
 mod flow;
 mod job;
+mod told;
 
 use crate::{
     ask::Ask,

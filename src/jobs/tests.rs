@@ -1,6 +1,10 @@
 //! The machine by hand, answer by answer. Whole jobs in virtual time are in `tests/it/jobs.rs`.
 
 use super::*;
+use crate::{
+    classify::JobFailure,
+    message::{Headers, ResponseHead},
+};
 
 const PACE: Pace = Pace { fair_share_ms: 0, fetches: 1000 };
 
