@@ -61,6 +61,10 @@ fn check_submissions(record: &Record, runpod: &Runpod) {
     let submissions = runpod.visits.iter().filter(|visit| visit.op == Op::Submit);
     let lost = submissions.filter(|visit| is_lost(visit.fault)).count();
     assert!(lost <= 2, "{lost} submissions were lost");
+    let lost_by_fact =
+        |event: &Event| matches!(event, Event::AttemptFailed { reason, .. } if reason == "submission_lost");
+    let told = record.events.iter().filter(|(_, event)| lost_by_fact(event)).count();
+    assert!(told <= lost, "{told} submissions are told to be lost, {lost} were: a poll that fails starts nothing");
     let made = record.requests.iter().filter(|sent| sent.is_of_job()).count();
     assert!(made <= runpod.max_subrequests as usize, "{made} fetches of {}", runpod.max_subrequests);
 }
