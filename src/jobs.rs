@@ -113,6 +113,8 @@ pub struct Job {
     streamed: bool,
     /// How often `/stream` did not know the job.
     unstreamed: u32,
+    /// It has answered without a status, and with nothing else.
+    wordless: bool,
     retries: u64,
     /// Polls that failed one behind another, and since when.
     failing: u32,
@@ -171,6 +173,7 @@ impl Job {
             heard: now,
             streamed: false,
             unstreamed: 0,
+            wordless: false,
             retries: 0,
             failing: 0,
             submitted: now,
@@ -268,7 +271,7 @@ impl Job {
             Stage::Looking => Op::Health,
             Stage::Submitting => Op::Submit,
             Stage::Following if self.aim.want == Want::Peek => Op::Stream,
-            Stage::Following if !self.streams() || self.missing > 0 || self.is_timed_by_nobody() => Op::Status,
+            Stage::Following if !self.streams() || self.missing > 0 || self.needs_a_word() => Op::Status,
             Stage::Following | Stage::Draining(_) => Op::Stream,
             Stage::Closing => Op::Status,
             Stage::Over => return None,
@@ -282,9 +285,10 @@ impl Job {
         wanted && !self.doubt && self.unstreamed < UNSTREAMED
     }
 
-    /// Whether only `/status` can tell how long it was queued, and has not been asked.
-    fn is_timed_by_nobody(&self) -> bool {
-        self.aim.want == Want::ResultOrOutputs && self.started.is_some() && self.latest.is_empty()
+    /// Whether only `/status` can tell more: how long it was queued, or how it stands.
+    fn needs_a_word(&self) -> bool {
+        let untimed = self.aim.want == Want::ResultOrOutputs && self.started.is_some() && self.latest.is_empty();
+        untimed || self.wordless
     }
 
     /// The `executionTimeout` that is asked for, in milliseconds.

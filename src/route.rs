@@ -17,6 +17,8 @@ pub struct Route {
     deaths: Vec<usize>,
     /// Jobs that may be at work although nobody knows their ids.
     lost: u32,
+    /// One was submitted behind such a one.
+    made_good: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl Route {
             throttled: false,
             standing: Standing::Well,
         };
-        Self { hops: targets.iter().map(hop).collect(), deaths: Vec::new(), lost: 0 }
+        Self { hops: targets.iter().map(hop).collect(), deaths: Vec::new(), lost: 0, made_good: false }
     }
 
     /// An attempt at this target goes out.
@@ -119,10 +121,15 @@ impl Route {
         self.lost = self.lost.saturating_add(1);
     }
 
-    /// Whether no job may be submitted any more: the answer to a submission was lost twice. What
-    /// such a job costs is bounded by its `ttl` alone.
-    pub const fn may_have_lost_two(&self) -> bool {
-        self.lost >= 2
+    /// A submission was answered.
+    pub const fn on_submitted(&mut self) {
+        self.made_good |= self.lost > 0;
+    }
+
+    /// Whether no job may be submitted any more: behind one that may be at work unknown there was one
+    /// more already. What the unknown one costs is bounded by its `ttl` alone.
+    pub const fn has_lost_enough(&self) -> bool {
+        self.lost >= 2 || self.made_good
     }
 
     /// Whether somebody else could still be asked for the first time.

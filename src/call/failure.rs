@@ -92,7 +92,7 @@ impl Call {
     /// which no job carries, where two jobs may be at work for it already, or where too few fetches
     /// are left to follow another.
     pub(super) fn next_target(&self) -> Next {
-        let unfit = self.order.ask.api.takes_form() || self.route.may_have_lost_two();
+        let unfit = self.order.ask.api.takes_form() || self.route.has_lost_enough();
         let passed_by =
             |Target { endpoint, .. }: &Target| endpoint.takes_jobs() && (unfit || !self.affords_a_job(endpoint));
         self.route.next(|target| self.order.model.targets.get(target).is_some_and(passed_by))

@@ -305,7 +305,11 @@ impl Call {
             Some(head) if whole => Answer::Whole { head, body },
             _ => Answer::Lost,
         };
+        let submitting = follower.job.under_way() == Some(Op::Submit);
         let news = follower.job.on_answer(now, answer, pace);
+        if submitting && follower.job.facts().id.is_some() {
+            self.route.on_submitted();
+        }
         let told = news.health.is_some();
         if let Some(health) = news.health.clone() {
             queue.on_health(now, health);

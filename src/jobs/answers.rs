@@ -133,7 +133,7 @@ impl Job {
         let Some(reply) = Reply::read(&body) else { return self.on_lost(now, op, news) };
         (self.failing, self.answered) = (0, now);
         if op == Op::Status {
-            self.missing = 0;
+            (self.missing, self.wordless) = (0, false);
             self.on_status(now, &reply, news);
             self.latest = body;
             return;
@@ -150,6 +150,8 @@ impl Job {
             return;
         }
         let drained = reply.entries.is_empty();
+        // As RunPod's documentation shows it, a bare list.
+        self.wordless = drained && reply.word.is_none();
         self.take_entries(now, reply.entries, news);
         self.heard = now;
         match (self.stage, reply.word) {

@@ -25,7 +25,9 @@ impl Op {
             Self::Health => 1500,
             // It carries up to 20 MB.
             Self::Submit => 30_000,
-            Self::Stream | Self::Status | Self::Cancel => 10_000,
+            Self::Stream | Self::Status => 10_000,
+            // Several must fit into the half minute that a Worker has behind its response.
+            Self::Cancel => 5000,
         }
     }
 }

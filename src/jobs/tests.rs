@@ -105,3 +105,14 @@ fn what_comes_on_the_way_to_a_result_is_kept_and_is_no_part_of_it() {
     assert_eq!(news.end, Some(Err(Failure::Job(JobFailure::Raised("no such voice".to_owned())))));
     assert_eq!(job.kept(), [Piece::Text("x".to_owned()), Piece::Text("y".to_owned())]);
 }
+
+#[test]
+fn a_stream_without_a_status_is_asked_for_one_when_it_has_nothing_else() {
+    let mut job = follow(Want::Outputs);
+    assert_eq!(answer(&mut job, 1000, Op::Stream, r#"[{"output":"x"}]"#).pieces, x(1));
+    answer(&mut job, 1400, Op::Stream, "[]");
+    answer(&mut job, 1800, Op::Status, r#"{"status":"IN_PROGRESS"}"#);
+    answer(&mut job, 2200, Op::Stream, "[]");
+    let news = answer(&mut job, 2600, Op::Status, r#"{"status":"COMPLETED","output":["x","y"]}"#);
+    assert_eq!((news.pieces, news.end), (vec![Piece::Text("y".to_owned())], Some(Ok(()))));
+}

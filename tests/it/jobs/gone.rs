@@ -96,14 +96,9 @@ fn a_cancel_that_fails_is_sent_again() {
             let runpod = Runpod::of(Work::chat("one", 100).ends(0, End::Never)).upset(Op::Cancel, 0, count, fault);
             let record = World::new().jobs(runpod).leaves(1000).run(chat());
             let job = record.runpod().job();
-            if (fault, count) == (Fault::Stall, 3) {
-                // Each is waited for; a Worker has half a minute in all.
-                assert_eq!((job.word, &*cancelled(&record)), ("FAILED", &[("left", 0)][..]));
-                continue;
-            }
             assert_eq!(job.word, "CANCELLED", "{fault:?}, {count} times");
             let wait = match fault {
-                Fault::Stall => 10_000 * u64::from(count),
+                Fault::Stall => 5000 * u64::from(count),
                 _ => 0,
             };
             assert!(job.billed_until().unwrap() <= 1000 + 2500 + wait, "{fault:?}: {:?}", job.billed_until());
