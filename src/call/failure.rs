@@ -19,9 +19,10 @@ impl Call {
         let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
         let (target, submitting) = (attempt.target, attempt.is_submitting());
         self.last_target = target;
-        // The limit of such a job follows from the deadline, and comes shortly before it.
+        // The limit of a job that follows from the deadline comes shortly before it.
         let out_of_time = matches!(failure, Failure::Job(JobFailure::TimedOut { .. } | JobFailure::Expired));
-        if out_of_time && self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
+        let late = now.until(self.deadline) <= runpod::EXECUTION_MARGIN_MS;
+        if out_of_time && late && self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
             return;
         }
         if self.winner == Some(id) {

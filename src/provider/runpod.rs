@@ -30,7 +30,7 @@ const TTL_MS: (u64, u64) = (10_000, 604_800_000);
 const TTL_MARGIN_MS: u64 = 500;
 
 /// And its execution ends so long before, that its end can still be told.
-const EXECUTION_MARGIN_MS: u64 = 2000;
+pub const EXECUTION_MARGIN_MS: u64 = 2000;
 
 /// How long a job may be at work, and how long it may exist, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
