@@ -57,7 +57,8 @@ pub struct Settlement {
 /// Fetches that are kept for the end: a cancel, and a look whether it was taken.
 const KEPT_FETCHES: u32 = 2;
 
-/// Fetches for a job that is ended while its call goes on: a cancel and a look, and both again.
+/// Fetches at least for a job that is ended while its call goes on: a cancel and a look, and both again. Where
+/// there are many, it may have a hundredth of them.
 const SETTLING_FETCHES: u32 = 4;
 
 /// What an attempt at a job takes at the least: its submission, a poll, its result, and its end.
@@ -361,13 +362,6 @@ impl Call {
             let endpoint = self.name_of(target);
             self.out.push_back(Output::Event(Event::JobStarted { attempt: id, endpoint, queued_ms }));
         }
-        // Not where it has failed at once: another attempt would wait behind what the client is told.
-        if queued && end.is_none() && self.order.ask.stream && !self.committed {
-            self.commit_stream(now);
-            if let Some(comment) = self.queue_comment(now) {
-                self.emit(now, Emit::Bytes(comment));
-            }
-        }
         if characters > 0 {
             let endpoint = self.name_of(target);
             self.out.push_back(Output::Event(Event::CharactersDestroyed { attempt: id, endpoint, characters }));
@@ -378,6 +372,13 @@ impl Call {
             return self.on_failure(now, id, failure);
         }
         match end {
+            // Not before it is known to go on: another attempt would wait behind what the client is told.
+            None if queued && self.order.ask.stream && !self.committed => {
+                self.commit_stream(now);
+                if let Some(comment) = self.queue_comment(now) {
+                    self.emit(now, Emit::Bytes(comment));
+                }
+            }
             None => {}
             Some(Err(Failure::Job(_))) if self.may_tell_state(id) => self.tell_result(now, id),
             Some(Err(failure)) => self.on_failure(now, id, failure),
@@ -424,7 +425,7 @@ impl Call {
         }
         let left = endpoint.max_subrequests.saturating_sub(self.exchanges).saturating_sub(self.given_away);
         // As long as the call goes on, so do its own requests.
-        let fetches = if self.over { left } else { left.min(SETTLING_FETCHES) };
+        let fetches = if self.over { left } else { left.min(SETTLING_FETCHES.max(left / 100)) };
         self.given_away = self.given_away.saturating_add(fetches);
         self.settlements.push_back(Settlement {
             endpoint: Rc::clone(endpoint),
