@@ -57,9 +57,9 @@ pub struct Settlement {
 /// Fetches that are kept for the end: a cancel, and a look whether it was taken.
 const KEPT_FETCHES: u32 = 2;
 
-/// Fetches at least for a job that is ended while its call goes on: a cancel and a look, and both again. Where
+/// Fetches at least for a job that is ended while its call goes on: three times a cancel and a look. Where
 /// there are many, it may have a hundredth of them.
-const SETTLING_FETCHES: u32 = 4;
+const SETTLING_FETCHES: u32 = 6;
 
 /// What an attempt at a job takes at the least: its submission, a poll, its result, and its end.
 const LEAST_FETCHES: u32 = 3 + KEPT_FETCHES;

@@ -2,8 +2,8 @@
 //! loop of JavaScript does (`worker/src/pump.rs` and `lane.js`), in virtual time.
 
 use crate::{
+    host::{Host, Nap},
     record::Record,
-    world::{Host, Nap},
 };
 use fairlead_core::{
     drive::{Body, Piece, Slow},

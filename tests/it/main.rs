@@ -17,6 +17,7 @@
 )]
 
 mod captures;
+mod host;
 mod lane;
 mod pipe;
 mod record;

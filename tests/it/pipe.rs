@@ -2,10 +2,10 @@
 //! Worker does under `forward: "native"` (`worker/src/pipe.js`), in virtual time.
 
 use crate::{
+    host::{Host, State},
     lane::Takes,
     record::Record,
     wire::Steps,
-    world::{Host, State},
 };
 use fairlead_core::{
     drive::{Body, Piece},

@@ -1,9 +1,9 @@
 //! A scripted endpoint's side of one request.
 
 use crate::{
+    host::State,
     pipe::Flow,
     script::{Script, Step},
-    world::State,
 };
 use fairlead_core::runtime::{Exchange, Received};
 use std::{

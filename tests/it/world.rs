@@ -10,13 +10,13 @@
 //! ([`World::begins`]).
 
 use crate::{
+    host::{Host, State},
     lane::{self, Takes},
     pipe,
     record::{Record, Sent},
     runpod::Runpod,
     script::Script,
     wanted::{Errand, Wanted},
-    wire::Wire,
 };
 use fairlead_core::{
     api::Api,
@@ -25,23 +25,21 @@ use fairlead_core::{
     caller,
     drive::open,
     error::Error,
-    event::Event,
     fleet::Fleet,
-    message::Request,
     native,
     policy::Policy,
-    runtime::{Runtime, Task},
-    settings::{Endpoint, Environment, Model, Settings},
+    runtime::Runtime,
+    settings::{Environment, Model, Settings},
     time::Instant,
 };
 use serde_json::{Value, json};
 use std::{
-    cell::{RefCell, RefMut},
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::Poll,
 };
 
 /// When every call arrives: Sat, 21 Nov 2026 22:24:48 GMT.
@@ -75,11 +73,12 @@ pub struct World {
     runpod: Option<Runpod>,
 }
 
+/// What an endpoint answers.
 #[derive(Default)]
-struct Scripts {
-    queue: VecDeque<Script>,
+pub struct Scripts {
+    pub queue: VecDeque<Script>,
     /// For every request that comes behind those of the queue.
-    always: Option<Script>,
+    pub always: Option<Script>,
 }
 
 /// How the client behaves; by default it takes everything at once and stays.
@@ -467,256 +466,3 @@ async fn serve(host: &Host, call: Call, client: Client, record: &RefCell<Record>
 
 /// Who looks on while a call runs. See [`World::run_watched`].
 pub type Watch<'a> = &'a mut dyn FnMut(&State, &Record);
-
-/// Everything that changes while a call runs.
-#[derive(Default)]
-pub struct State {
-    pub now: u64,
-    /// The moments that somebody waits for, since the last jump.
-    awaited: Vec<u64>,
-    scripts: BTreeMap<String, Scripts>,
-    pub requests: Vec<Sent>,
-    pub in_flight: usize,
-    /// Who answers at `d`.
-    pub runpod: Option<Runpod>,
-    pub events: Vec<(u64, Event)>,
-    timers: usize,
-    pub leaves_at: Option<u64>,
-    early_timers: bool,
-    /// The client takes pieces.
-    pub taking: Stopwatch,
-    /// It takes pieces that stop the reading.
-    pub stopping: Stopwatch,
-    /// How often the clock was read since it last went on.
-    clock_reads: usize,
-    /// Tasks that began since the last turn.
-    spawned: Vec<Task>,
-}
-
-/// How long tasks may go on behind a call.
-const BEHIND_MS: u64 = 30_000;
-
-/// The core may read the clock so often at one moment; a mebibyte byte by byte takes a few million.
-const MOST_CLOCK_READS: usize = 10_000_000;
-
-impl State {
-    /// Ready at this moment, which the clock may jump to.
-    pub fn until(&mut self, at: u64) -> Poll<()> {
-        if at <= self.now {
-            return Poll::Ready(());
-        }
-        self.awaited.push(at);
-        Poll::Pending
-    }
-
-    /// Exchanges in flight, but for those that end a job behind its call.
-    pub fn left_open(&self) -> usize {
-        self.requests.iter().filter(|sent| sent.over_at.is_none() && !sent.may_settle()).count()
-    }
-}
-
-/// How many of a kind go on, and how long there was any.
-#[derive(Default)]
-pub struct Stopwatch {
-    pub count: usize,
-    /// When the count last changed.
-    pub changed_at: u64,
-    ms: u64,
-}
-
-impl Stopwatch {
-    /// How long there was any up to now.
-    pub const fn ms(&self, now: u64) -> u64 {
-        self.ms + if self.count > 0 { now - self.changed_at } else { 0 }
-    }
-
-    fn change(&mut self, now: u64, change: impl Fn(usize) -> usize) {
-        *self = Self { count: change(self.count), changed_at: now, ms: self.ms(now) };
-    }
-}
-
-/// The runtime that the core sees.
-#[derive(Clone)]
-pub struct Host(Rc<RefCell<State>>);
-
-impl Host {
-    pub fn state(&self) -> RefMut<'_, State> {
-        self.0.borrow_mut()
-    }
-
-    pub fn now_ms(&self) -> u64 {
-        self.0.borrow().now
-    }
-
-    /// Polls something, and tells which moment it waits for.
-    pub fn watch<T>(&self, poll: impl FnOnce() -> Poll<T>) -> (Poll<T>, Option<u64>) {
-        let before = self.0.borrow().awaited.len();
-        let outcome = poll();
-        let awaited = self.0.borrow().awaited[before..].iter().min().copied();
-        (outcome, awaited)
-    }
-
-    /// Ready at this moment.
-    pub async fn moment(&self, at: u64) {
-        poll_fn(|_| self.0.borrow_mut().until(at)).await;
-    }
-
-    /// Whether a moment has not come, which the clock may then jump to.
-    pub fn is_before(&self, at: u64) -> bool {
-        self.0.borrow_mut().until(at).is_pending()
-    }
-
-    /// Ready after so many milliseconds, with whether `breaks_at` has not come before. `stops`:
-    /// until then nothing is read.
-    pub fn nap(&self, ms: u64, breaks_at: Option<u64>, stops: bool) -> Nap {
-        let mut state = self.0.borrow_mut();
-        let now = state.now;
-        state.taking.change(now, |count| count + 1);
-        state.stopping.change(now, |count| count + usize::from(stops));
-        Nap { world: Rc::clone(&self.0), until: now + ms, breaks_at, stops }
-    }
-
-    /// The client is taking something, until this is dropped.
-    pub fn taking(&self) -> Nap {
-        self.nap(0, None, false)
-    }
-
-    /// Polls to the end, letting the time pass whenever there is nothing to do; or drops the future.
-    fn run(&self, future: impl Future<Output = ()>, cancelled_at: Option<u64>, watch: &mut dyn FnMut(&State)) {
-        let mut future = pin!(future);
-        let mut context = Context::from_waker(Waker::noop());
-        let mut tasks: Vec<Task> = Vec::new();
-        let mut over_at = None;
-        loop {
-            self.0.borrow_mut().awaited.clear();
-            if over_at.is_none() && future.as_mut().poll(&mut context).is_ready() {
-                over_at = Some(self.now_ms());
-            }
-            loop {
-                let spawned = std::mem::take(&mut self.0.borrow_mut().spawned);
-                if spawned.is_empty() {
-                    break;
-                }
-                tasks.extend(
-                    spawned
-                        .into_iter()
-                        .filter_map(|mut task| task.as_mut().poll(&mut context).is_pending().then_some(task)),
-                );
-            }
-            tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
-            watch(&self.0.borrow());
-            // A Worker may go on so long behind its response.
-            let cut = over_at.is_some_and(|at| self.now_ms() >= at + BEHIND_MS);
-            if over_at.is_some() && tasks.is_empty() || cut {
-                return;
-            }
-            let mut state = self.0.borrow_mut();
-            state.clock_reads = 0;
-            let next = state.awaited.iter().min().copied();
-            state.now = next.expect("the call waits for ever").min(cancelled_at.unwrap_or(u64::MAX));
-            if cancelled_at == Some(state.now) {
-                return;
-            }
-        }
-    }
-}
-
-impl Runtime for Host {
-    type Chunk = Rc<[u8]>;
-    type Exchange = Wire;
-    type Sleep = Sleep;
-
-    fn now(&self) -> Instant {
-        let mut state = self.0.borrow_mut();
-        state.clock_reads += 1;
-        assert!(state.clock_reads < MOST_CLOCK_READS, "the call is busy for ever");
-        START.after(state.now)
-    }
-
-    fn sleep(&self, ms: u64) -> Sleep {
-        let mut state = self.0.borrow_mut();
-        state.timers += 1;
-        let ms = if state.early_timers { ms.div_ceil(2) } else { ms };
-        Sleep { until: state.now + ms, world: Rc::clone(&self.0) }
-    }
-
-    fn send(&self, endpoint: &Endpoint, request: Request) -> Wire {
-        let mut state = self.0.borrow_mut();
-        let name = endpoint.name.clone();
-        if name == "d" {
-            let (at, number) = (state.now, state.requests.len());
-            state.requests.push(Sent::new(name, at, request.clone()));
-            state.in_flight += 1;
-            state.runpod.as_mut().expect("a simulated RunPod").send(number, at, request);
-            return Wire::asked(&self.0, number);
-        }
-        let scripts = state.scripts.get_mut(&name).expect("a script for this endpoint");
-        let script = scripts.queue.pop_front().or_else(|| scripts.always.clone());
-        let script = script.unwrap_or_else(|| panic!("endpoint {name} was asked once more than foreseen"));
-        let at = state.now;
-        let number = state.requests.len();
-        state.requests.push(Sent::new(name, at, request));
-        state.in_flight += 1;
-        Wire::new(&self.0, number, at, script)
-    }
-
-    fn poll_client_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.borrow_mut();
-        match state.leaves_at {
-            Some(at) => state.until(at),
-            None => Poll::Pending,
-        }
-    }
-
-    fn tell(&self, event: &Event) {
-        let mut state = self.0.borrow_mut();
-        let now = state.now;
-        state.events.push((now, event.clone()));
-    }
-
-    fn spawn(&self, task: Task) {
-        self.0.borrow_mut().spawned.push(task);
-    }
-}
-
-pub struct Sleep {
-    world: Rc<RefCell<State>>,
-    until: u64,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        self.world.borrow_mut().until(self.until)
-    }
-}
-
-/// The client takes a piece.
-pub struct Nap {
-    world: Rc<RefCell<State>>,
-    until: u64,
-    breaks_at: Option<u64>,
-    stops: bool,
-}
-
-impl Future for Nap {
-    type Output = bool;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<bool> {
-        let mut state = self.world.borrow_mut();
-        if self.breaks_at.is_some_and(|at| state.until(at).is_ready()) {
-            return Poll::Ready(false);
-        }
-        state.until(self.until).map(|()| true)
-    }
-}
-
-impl Drop for Nap {
-    fn drop(&mut self) {
-        let mut state = self.world.borrow_mut();
-        let now = state.now;
-        state.taking.change(now, |count| count - 1);
-        state.stopping.change(now, |count| count - usize::from(self.stops));
-    }
-}

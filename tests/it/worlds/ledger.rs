@@ -1,7 +1,7 @@
 //! The retry budgets, kept a second time: asking an endpoint again is paid for, a success gives
 //! back, and nothing else changes what is left.
 
-use crate::world::State;
+use crate::host::State;
 use fairlead_core::{event::Event, fleet::Fleet, policy::BudgetPolicy};
 use std::{cell::RefCell, rc::Rc};
 

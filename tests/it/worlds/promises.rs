@@ -9,8 +9,8 @@ use super::{
     plain::{Meaning, Plain},
 };
 use crate::{
+    host::State,
     record::{Record, Sent, is_over, read_events},
-    world::State,
 };
 use fairlead_core::{classify::Failure, event::Event, fleet::Fleet, message::ResponseHead, policy::BudgetPolicy};
 use std::{cell::RefCell, rc::Rc};
