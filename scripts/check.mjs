@@ -34,7 +34,8 @@ await main(async () => {
     input: JSON.stringify({ ...bindings, services }),
   });
   for (const name of secretsOf(Object.values(bindings).map(parsed))) {
-    console.log(`secret ${name}: set it with  npx wrangler secret put ${name}`);
+    // A var of this name serves as well, and wrangler refuses a secret beside it.
+    if (!Object.hasOwn(worker.vars, name)) console.log(`secret ${name}: set it with  npx wrangler secret put ${name}`);
   }
   if (code === 0) console.log(`CONFIG of ${file} is valid.`);
   process.exit(code);

@@ -213,7 +213,7 @@ describe('the handlers of docs/handlers.md under RunPod\'s worker SDK', { skip, 
     endpoint.faults.script('job-stream', 'ok', { fault: 'slow', ms: 20_000 });
     const { body: { id } } = await client.run({ pages: 5 });
     await runpod.until(() => posts(id).length === 2);
-    const folders = () => readdirSync('/tmp').filter((name) => name.startsWith(id)).length;
+    const folders = () => readdirSync(tmpdir()).filter((name) => name.startsWith(id)).length;
     assert.equal(folders(), 1);
     await client.cancel(id);
     await worker.says(new RegExp(`${id} \\| Job stopped`));
