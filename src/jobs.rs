@@ -15,15 +15,18 @@
 
 mod answers;
 mod cancel;
+mod cause;
 mod operation;
 mod pace;
+mod python;
 mod reply;
 mod tally;
 
 pub use cancel::{Cancel, Cancelled, Next};
+pub use cause::{cause, flat_error};
 pub use operation::{Answer, Op};
 pub use pace::Pace;
-pub use reply::{Health, Piece, Reply, Word};
+pub use reply::{Health, Piece, Reply, Word, is_job_id};
 
 use crate::{classify::Failure, time::Instant};
 use answers::UNSTREAMED;

@@ -9,7 +9,7 @@ use crate::{
     api::Api,
     ask::Ask,
     error::{Code, Error, JobState},
-    jobs::{Facts, Op, Piece},
+    jobs::{Facts, Op, Piece, is_job_id},
     json::{Text, one_line, place_of, read_object},
     message::{Headers, Method, Request},
     provider::runpod::{self, Lifetime},
@@ -323,7 +323,7 @@ impl Mark {
             mark.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect::<Option<_>>()?;
         let bytes: Vec<u8> =
             digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-        let fits = digits.len() == MARK_DIGITS && runpod::is_job_id(job);
+        let fits = digits.len() == MARK_DIGITS && is_job_id(job);
         (fits && self.of(job).verify_truncated_left(&bytes).is_ok()).then_some(job)
     }
 

@@ -6,7 +6,7 @@ use crate::{
     classify::Failure,
     config::OnDeadline,
     error::{Error, JobState},
-    jobs::{Piece, Reply, Word},
+    jobs::{Piece, Reply, Word, flat_error},
     message::{Headers, ResponseHead},
     native::{self, Verb},
     provider::runpod,
@@ -37,7 +37,7 @@ impl Call {
                     continue;
                 }
                 if let Piece::Json(json) = &piece
-                    && let Some(failure) = runpod::flat_error(json)
+                    && let Some(failure) = flat_error(json)
                 {
                     return Err(Failure::Job(failure));
                 }
@@ -71,7 +71,7 @@ impl Call {
         let fed = self.step(now, id, |attempt, ask, _| {
             let latest = attempt.job.as_mut().map(|follower| follower.job.take_latest()).unwrap_or_default();
             let result = Reply::read(&latest).and_then(|reply| reply.output);
-            if let Some(failure) = result.and_then(|output| runpod::flat_error(output.get())) {
+            if let Some(failure) = result.and_then(|output| flat_error(output.get())) {
                 return Err(Failure::Job(failure));
             }
             let body = result.map(|output| runpod::whole_bytes(output, ask.api.dialect()));

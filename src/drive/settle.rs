@@ -7,7 +7,7 @@
 use crate::{
     call::Settlement,
     event::Event,
-    jobs::{Answer, Cancel, Cancelled, MAX_ANSWER, Next, Reply},
+    jobs::{Answer, Cancel, Cancelled, MAX_ANSWER, Next, Reply, is_job_id},
     message::ResponseHead,
     provider::runpod,
     runtime::{Chunk, Exchange, Received, Runtime},
@@ -30,7 +30,7 @@ pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: 
         }
         (None, None) => None,
     };
-    let Some(job) = job.filter(|job| runpod::is_job_id(job)) else { return };
+    let Some(job) = job.filter(|job| is_job_id(job)) else { return };
     let mut cancel = Cancel::new(since, runtime.now(), fetches);
     let outcome = loop {
         let now = runtime.now();

@@ -1,10 +1,9 @@
 //! What each answer means to a job.
 
-use super::{Answer, Health, Job, News, Op, Piece, Reply, Stage, Want, Word, tally::Tally};
+use super::{Answer, Health, Job, News, Op, Piece, Reply, Stage, Want, Word, cause, is_job_id, tally::Tally};
 use crate::{
     classify::{Failure, JobFailure},
     message::{Headers, ResponseHead},
-    provider::runpod,
     time::Instant,
 };
 
@@ -54,7 +53,7 @@ impl Job {
             return;
         }
         let reply = Reply::read(&body);
-        let id = reply.as_ref().and_then(|reply| reply.id.as_deref()).filter(|id| runpod::is_job_id(id));
+        let id = reply.as_ref().and_then(|reply| reply.id.as_deref()).filter(|id| is_job_id(id));
         let Some(id) = id else {
             // Something was started, and nobody can tell what.
             return news.end = Some(Err(lost()));
@@ -297,7 +296,7 @@ impl Job {
                 JobFailure::Expired
             }
             Word::TimedOut => JobFailure::TimedOut { limit_ms },
-            _ => runpod::cause(reply.error.map_or("", |error| error.get()), limit_ms),
+            _ => cause(reply.error.map_or("", |error| error.get()), limit_ms),
         }
     }
 

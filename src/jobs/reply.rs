@@ -53,6 +53,11 @@ impl Word {
     }
 }
 
+/// Whether this is an id that RunPod may have given out, and safe in a path.
+pub fn is_job_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
 /// One output of a handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
