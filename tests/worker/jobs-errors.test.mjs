@@ -80,7 +80,7 @@ describe('a handler that blocks past its limit', { concurrency: true }, () => {
       assert.equal(job.policy.executionTimeout, LIMIT_MS);
       assert.equal(json.id.split('.')[0], job.id);
       assert.equal(json.status, endpoint === 'failed' ? 'FAILED' : 'TIMED_OUT');
-      assert.ok(json.executionTime >= LIMIT_MS && json.delayTime >= 0 && json.workerId, JSON.stringify(json));
+      assert.ok(json.executionTime >= LIMIT_MS - 50 && json.delayTime >= 0 && json.workerId, JSON.stringify(json));
       // Never run again on the same endpoint, and nobody has to cancel it.
       assert.equal(blocked.jobs.length, 1);
       assert.equal(job.polls.cancel, 0);
