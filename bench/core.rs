@@ -249,6 +249,6 @@ impl Plan {
     fn order(&self, stream: bool) -> Order {
         let ask = Ask::read(Api::Chat, &Headers::new(), request(stream, 1 << 10)).unwrap();
         let (model, policy) = self.settings.plan(None, &ask.model, None).unwrap();
-        Order { ask, model, policy, arrived: NOW, request_id: "r".to_owned(), deadline_ms: None, seed: 7 }
+        Order { ask, model, policy, arrived: NOW, request_id: "r".to_owned(), deadline_ms: None, client: None, seed: 7 }
     }
 }

@@ -127,6 +127,8 @@ pub struct Order {
     pub request_id: String,
     /// The caller's own deadline in milliseconds; it can only shorten the policy's.
     pub deadline_ms: Option<u64>,
+    /// Who asks, by its place in `CONFIG`'s `clients`; `None` where nobody is told from anybody else.
+    pub client: Option<usize>,
     /// Where chance comes from.
     pub seed: u64,
 }

@@ -121,7 +121,7 @@ pub struct PolicyConfig {
     pub(crate) stream_internally: Option<bool>,
     pub(crate) hedge_after_ms: Option<u64>,
     pub(crate) max_request_bytes: Option<u64>,
-    pub(crate) breaker: Option<BreakerConfig>,
+    pub(crate) breaker: BreakerConfig,
     pub(crate) budget: BudgetConfig,
 }
 
@@ -190,16 +190,19 @@ pub struct BudgetConfig {
     pub(crate) refund: Option<u32>,
 }
 
-/// Overrides of the circuit breaker. Read for their types; setting any is warned about.
+/// Overrides of the circuit breaker.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerConfig {
+    pub(crate) enabled: Option<bool>,
     pub(crate) failure_ratio: Option<f64>,
     pub(crate) min_calls: Option<u32>,
     pub(crate) window_ms: Option<u64>,
     pub(crate) consecutive: Option<u32>,
     pub(crate) open_ms: Option<u64>,
     pub(crate) max_open_ms: Option<u64>,
+    pub(crate) probe_ratio: Option<f64>,
+    pub(crate) slow_first_token_ms: Option<u64>,
 }
 
 /// Somebody with keys.

@@ -41,6 +41,8 @@ pub enum Code {
     UpstreamRejectedKey,
     /// The endpoint has no room.
     UpstreamOverloaded,
+    /// Every endpoint that could serve the call is left alone for now.
+    CircuitOpen,
     /// The stream ended before its answer was whole.
     StreamInterrupted,
     /// A job's handler raised, or its worker was lost.
@@ -76,6 +78,7 @@ impl Code {
             Self::UpstreamInvalid => "upstream_invalid",
             Self::UpstreamRejectedKey => "upstream_rejected_key",
             Self::UpstreamOverloaded => "upstream_overloaded",
+            Self::CircuitOpen => "circuit_open",
             Self::StreamInterrupted => "stream_interrupted",
             Self::JobFailed => "job_failed",
             Self::JobTimedOut => "job_timed_out",
@@ -97,7 +100,7 @@ impl Code {
             Self::RequestTooLarge => 413,
             Self::RateLimited => 429,
             Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => 504,
-            Self::UpstreamOverloaded => 503,
+            Self::UpstreamOverloaded | Self::CircuitOpen => 503,
             Self::ConfigInvalid | Self::Internal => 500,
             Self::UpstreamUnreachable
             | Self::UpstreamInvalid
@@ -118,7 +121,7 @@ impl Code {
             Self::RequestTooLarge => "request_too_large",
             Self::RateLimited => "rate_limit_error",
             Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => "timeout_error",
-            Self::UpstreamOverloaded => "overloaded_error",
+            Self::UpstreamOverloaded | Self::CircuitOpen => "overloaded_error",
             Self::UpstreamUnreachable
             | Self::UpstreamInvalid
             | Self::UpstreamRejectedKey

@@ -81,6 +81,34 @@ pub enum Event {
         /// Cancels that were sent.
         cancels: u32,
     },
+    /// An endpoint is left alone from now on.
+    BreakerOpened {
+        /// The endpoint's name.
+        endpoint: String,
+        /// The entry of `models`; none where an operator has isolated the endpoint.
+        entry: Option<String>,
+        /// The failure that it opened at, as in `AttemptFailed`; or `probe_failed`, `told` by another isolate,
+        /// `isolated` by an operator.
+        reason: String,
+        /// For so many milliseconds; none where an operator ends it.
+        open_ms: Option<u64>,
+        /// Only for the client of this call, as nobody else's have failed.
+        one_client: bool,
+    },
+    /// An endpoint is asked again like any other.
+    BreakerClosed {
+        /// The endpoint's name.
+        endpoint: String,
+        /// The entry of `models`.
+        entry: Option<String>,
+        /// `probed`, `told` by another isolate, or `closed` by an operator.
+        reason: &'static str,
+    },
+    /// The store that isolates share could not be used; breakers work from memory.
+    StoreFailed {
+        /// `get` or `put`.
+        operation: &'static str,
+    },
     /// The call is over.
     CallEnded {
         /// `ok`, an error's code, `upstream_4xx` (passed on) or `client_gone`.

@@ -12,6 +12,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Fleet {
     sites: Vec<Site>,
+    /// How many breakers all isolates together keep in the store; `None`: there is no store.
+    shared: Option<usize>,
 }
 
 /// One endpoint's.
@@ -81,6 +83,11 @@ impl Default for Queue {
 }
 
 impl Fleet {
+    /// One whose breakers are told to other isolates through a store, in which there are so many.
+    pub fn shared(breakers: usize) -> Self {
+        Self { shared: Some(breakers), ..Self::default() }
+    }
+
     /// The retry budget of this endpoint.
     pub fn budget(&mut self, endpoint: usize) -> &mut Budget {
         &mut self.site(endpoint).budget

@@ -48,7 +48,7 @@
 //! let ask = Ask::read(Api::Chat, &Headers::new(), Rc::new(*body)).unwrap();
 //! let (model, policy) = settings.plan(None, &ask.model, None).unwrap();
 //! let now = Instant::from_millis(0);
-//! let order = Order { ask, model, policy, arrived: now, request_id: "r1".into(), deadline_ms: None, seed: 7 };
+//! let order = Order { ask, model, policy, arrived: now, request_id: "r1".into(), deadline_ms: None, client: None, seed: 7 };
 //! let mut call = Call::new(now, order, Rc::new(RefCell::new(Fleet::default())));
 //! let sent = |call: &mut Call| std::iter::from_fn(|| call.poll_output()).find_map(|output| match output {
 //!     Output::Send { endpoint, .. } => Some(endpoint.name.clone()),

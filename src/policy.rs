@@ -2,7 +2,7 @@
 //!
 //! A [`Policy`] is validated when it is made; nothing downstream checks it again.
 
-use crate::config::{BackoffConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset};
+use crate::config::{BackoffConfig, BreakerConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset};
 
 /// The longest time that a policy may name: a day. It also keeps every host timer inside the 31
 /// bits that `setTimeout` has.
@@ -44,8 +44,31 @@ pub struct Policy {
     pub forward: Forward,
     /// Larger bodies are refused.
     pub max_request_bytes: u64,
+    /// When an endpoint is left alone; `None`: never.
+    pub breaker: Option<BreakerPolicy>,
     /// What repeats cost.
     pub budget: BudgetPolicy,
+}
+
+/// When an endpoint is left alone, and for how long. Ratios are in millionths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// Opens at this share of failures,
+    pub failure_ppm: u32,
+    /// among at least so many calls,
+    pub min_calls: u32,
+    /// in so long a time.
+    pub window_ms: u64,
+    /// Opens at so many failures in a row, too.
+    pub consecutive: u32,
+    /// The longest first opening.
+    pub open_ms: u64,
+    /// The longest opening.
+    pub max_open_ms: u64,
+    /// The share of calls that are let through as probes when an opening has just passed.
+    pub probe_ppm: u32,
+    /// A first content later than this counts as a failure in the share.
+    pub slow_first_token_ms: Option<u64>,
 }
 
 /// Waits between attempts, in milliseconds.
@@ -90,7 +113,23 @@ impl Default for Policy {
             on_deadline: OnDeadline::Error,
             forward: Forward::Checked,
             max_request_bytes: 26_214_400,
+            breaker: Some(BreakerPolicy::default()),
             budget: BudgetPolicy { capacity: 100, transient_cost: 14, throttled_cost: 5, refund: 1 },
+        }
+    }
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            failure_ppm: 500_000,
+            min_calls: 8,
+            window_ms: 120_000,
+            consecutive: 5,
+            open_ms: 15_000,
+            max_open_ms: 60_000,
+            probe_ppm: 10_000,
+            slow_first_token_ms: None,
         }
     }
 }
@@ -138,17 +177,42 @@ impl Policy {
         set(&mut policy.backoff.throttled_base_ms, throttled_base_ms, "backoff.throttled_base_ms", 0, MAX_MS);
         set(&mut policy.backoff.max_ms, max_ms, "backoff.max_ms", 0, MAX_MS);
 
+        let mut breaker = BreakerPolicy::default();
+        let BreakerConfig { window_ms, open_ms, max_open_ms, slow_first_token_ms, .. } = config.breaker;
+        set(&mut breaker.window_ms, window_ms, "breaker.window_ms", 1, MAX_MS);
+        set(&mut breaker.open_ms, open_ms, "breaker.open_ms", 1, MAX_MS);
+        // An opening that is asked to be long may be.
+        breaker.max_open_ms = breaker.max_open_ms.max(breaker.open_ms);
+        set(&mut breaker.max_open_ms, max_open_ms, "breaker.max_open_ms", breaker.open_ms, MAX_MS);
+        if slow_first_token_ms.is_some() {
+            let mut slow_ms = 0;
+            set(&mut slow_ms, slow_first_token_ms, "breaker.slow_first_token_ms", 1, MAX_MS);
+            breaker.slow_first_token_ms = Some(slow_ms);
+        }
+
         let mut count = |field: &mut u32, value: Option<u32>, name: &str, least: u32, most: u32| {
             let mut wide = u64::from(*field);
             set(&mut wide, value.map(u64::from), name, least.into(), most.into());
             *field = u32::try_from(wide).unwrap_or(*field);
         };
+        let BreakerConfig { min_calls, consecutive, .. } = config.breaker;
+        count(&mut breaker.min_calls, min_calls, "breaker.min_calls", 1, 1_000_000);
+        count(&mut breaker.consecutive, consecutive, "breaker.consecutive", 1, 1_000_000);
         count(&mut policy.max_attempts, config.max_attempts, "max_attempts", 1, 20);
         let BudgetConfig { capacity, transient_cost, throttled_cost, refund } = config.budget;
         count(&mut policy.budget.capacity, capacity, "budget.capacity", 0, 1_000_000);
         count(&mut policy.budget.transient_cost, transient_cost, "budget.transient_cost", 0, 1_000_000);
         count(&mut policy.budget.throttled_cost, throttled_cost, "budget.throttled_cost", 0, 1_000_000);
         count(&mut policy.budget.refund, refund, "budget.refund", 0, 1_000_000);
+        let mut share = |field: &mut u32, value: Option<f64>, name: &str| match value {
+            // As casts saturate, what is no number is none at all.
+            Some(value) if value > 0.0 && value <= 1.0 => *field = (value * 1_000_000.0).ceil() as u32,
+            Some(_) => mistakes.push(Mistake::at(format!("{path}.{name}"), "must be above 0 and at most 1")),
+            None => {}
+        };
+        share(&mut breaker.failure_ppm, config.breaker.failure_ratio, "breaker.failure_ratio");
+        share(&mut breaker.probe_ppm, config.breaker.probe_ratio, "breaker.probe_ratio");
+        policy.breaker = config.breaker.enabled.unwrap_or(true).then_some(breaker);
         policy.on_deadline = config.on_deadline.unwrap_or(policy.on_deadline);
         policy.forward = config.forward.unwrap_or(policy.forward);
         policy

@@ -179,7 +179,7 @@ mod tests {
     fn route(targets: &[(usize, &str)]) -> Route {
         let target = |&(index, model): &(usize, &str)| {
             let endpoint = Endpoint { name: index.to_string(), ..Endpoint::default() };
-            Target { endpoint: Rc::new(endpoint), index, model: Some(model.to_owned()) }
+            Target { endpoint: Rc::new(endpoint), index, model: Some(model.to_owned()), weight: 1 }
         };
         Route::new(&targets.iter().map(target).collect::<Vec<_>>())
     }

@@ -11,6 +11,7 @@ use crate::{
 };
 use std::{
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -35,6 +36,34 @@ pub trait Runtime: Clone + 'static {
     fn tell(&self, event: &Event);
     /// Runs something to its end beside the call, and behind it if it takes longer.
     fn spawn(&self, task: Task);
+    /// Where isolates leave word for each other, if they can.
+    fn store(&self) -> Option<Rc<dyn Store>>;
+}
+
+/// Where isolates leave word for each other: one small text under each key. Nothing relies on it: what it tells may
+/// be a minute old, what it is told may be lost, and it may take for ever.
+pub trait Store {
+    /// The text under a key; `None` where there is none.
+    fn get(&self, key: &str) -> Later<Option<String>>;
+    /// Puts a text under a key.
+    fn put(&self, key: &str, text: String) -> Later<()>;
+    /// Asks to be the only one for so many milliseconds that may probe what a key stands for. `None`: this store
+    /// cannot grant that.
+    fn lease(&self, _key: &str, _ms: u64) -> Option<Later<bool>> {
+        None
+    }
+}
+
+/// What a [`Store`] answers.
+pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>>>;
+
+/// Why a [`Store`] did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// Somebody else has put a text under that key in the same second (KV's 429).
+    Limited,
+    /// Anything else.
+    Unavailable,
 }
 
 /// See [`Runtime::spawn`].

@@ -4,7 +4,7 @@ mod check;
 
 use crate::{
     access::{self, Client},
-    config::{Mistake, Mode, Provider},
+    config::{Mistake, Mode, Provider, Strategy},
     error::{Code, Error},
     policy::Policy,
 };
@@ -55,6 +55,8 @@ pub struct Endpoint {
     pub max_ttl_ms: u64,
     /// Fetches that one call may make, one of them kept for `/cancel`.
     pub max_subrequests: u32,
+    /// Calls that one isolate has it serve at a time.
+    pub max_concurrency: Option<u32>,
 }
 
 /// One name that clients may ask for.
@@ -62,7 +64,12 @@ pub struct Endpoint {
 pub struct Model {
     /// The name; `*` takes what no other entry takes.
     pub name: String,
-    /// In the order of trying.
+    /// Its place in `CONFIG`'s `models`, by which [`crate::fleet::Fleet`] knows it; `None` for an endpoint whose
+    /// jobs a client asks about by itself.
+    pub index: Option<usize>,
+    /// How a target is chosen.
+    pub strategy: Strategy,
+    /// Who can serve it; under [`Strategy::Failover`] in the order of trying.
     pub targets: Vec<Target>,
     /// How calls are carried out unless a client asks for another policy.
     pub policy: Rc<Policy>,
@@ -77,6 +84,8 @@ pub struct Target {
     pub index: usize,
     /// The name it is asked for; `None` for the client's own.
     pub model: Option<String>,
+    /// Its share of the calls under [`Strategy::Weighted`]; with 0 it is asked when all others have failed.
+    pub weight: u32,
 }
 
 /// A value that must not be shown.
@@ -172,6 +181,12 @@ impl Settings {
         Err(Error::new(Code::InvalidApiKey, message))
     }
 
+    /// A client's place in `CONFIG`, where there is more than one.
+    pub fn place_of(&self, client: Option<&Client>) -> Option<usize> {
+        let place = self.clients.iter().position(|other| client.is_some_and(|client| other.name == client.name));
+        place.filter(|_| self.clients.len() > 1)
+    }
+
     /// The entry for `model` and the policy to carry the call out with.
     pub fn plan(
         &self,
@@ -222,8 +237,14 @@ impl Settings {
             Some(name) => Rc::clone(self.wanted_policy(client, name)?),
         };
         let policy = if once { Rc::new(Policy { max_attempts: 1, ..(*policy).clone() }) } else { policy };
-        let target = Target { endpoint: Rc::clone(endpoint), index: *index, model: None };
-        let model = Model { name: endpoint.name.clone(), targets: vec![target], policy: Rc::clone(&policy) };
+        let target = Target { endpoint: Rc::clone(endpoint), index: *index, model: None, weight: 1 };
+        let model = Model {
+            name: endpoint.name.clone(),
+            index: None,
+            strategy: Strategy::Failover,
+            targets: vec![target],
+            policy: Rc::clone(&policy),
+        };
         Ok((Rc::new(model), policy))
     }
 

@@ -41,7 +41,16 @@ fn steady(api: Api, event: &str) -> Call {
     let settings = Settings::read([("CONFIG".to_owned(), config)], &NoSecrets).settings.unwrap();
     let ask = Ask::read(api, &Headers::new(), Rc::new(*br#"{"model":"m","stream":true}"#)).unwrap();
     let (model, policy) = settings.plan(None, &ask.model, None).unwrap();
-    let order = Order { ask, model, policy, arrived: NOW, request_id: "r".to_owned(), deadline_ms: None, seed: 7 };
+    let order = Order {
+        ask,
+        model,
+        policy,
+        arrived: NOW,
+        request_id: "r".to_owned(),
+        deadline_ms: None,
+        client: None,
+        seed: 7,
+    };
     let mut call = Call::new(NOW, order, Rc::default());
     let headers = Headers::from_iter([("content-type", "text/event-stream")]);
     call.handle_input(NOW, Input::Head { exchange: 1, head: ResponseHead { status: 200, headers } });

@@ -51,7 +51,7 @@ mod tests {
     fn target(root: &str, prefix: &'static str) -> Target {
         let api_key = Some(Secret::new("sk-endpoint".to_owned()));
         let endpoint = Endpoint { name: "a".to_owned(), root: root.to_owned(), prefix, api_key, ..Endpoint::default() };
-        Target { endpoint: Rc::new(endpoint), index: 0, model: Some("served".to_owned()) }
+        Target { endpoint: Rc::new(endpoint), index: 0, model: Some("served".to_owned()), weight: 1 }
     }
 
     #[test]

@@ -98,11 +98,9 @@ impl Check<'_> {
                 format!("names the binding `{via}`, which this Worker does not have: add it to wrangler.toml"),
             );
         }
-        for (field, set) in
-            [("max_concurrency", config.max_concurrency.is_some()), ("continue", config.r#continue.is_some())]
-        {
-            self.no_effect(path, field, set);
-        }
+        self.no_effect(path, "continue", config.r#continue.is_some());
+        let max_concurrency =
+            config.max_concurrency.map(|most| self.bounded(path, "max_concurrency", Some(most), 1, 1, 1_000_000));
         if config.provider.is_none() {
             self.mistake(format!("{path}.provider"), "is missing: `vllm` or `runpod`");
         }
@@ -157,6 +155,7 @@ impl Check<'_> {
             max_execution_ms,
             max_ttl_ms,
             max_subrequests,
+            max_concurrency,
         }))
     }
 
@@ -187,7 +186,6 @@ impl Check<'_> {
             ("resume", !matches!(config.resume, None | Some(Resume::Off))),
             ("stream_internally", config.stream_internally == Some(true)),
             ("hedge_after_ms", config.hedge_after_ms.is_some()),
-            ("breaker", config.breaker.is_some()),
         ] {
             self.no_effect(&path, field, set);
         }
@@ -205,31 +203,42 @@ impl Check<'_> {
         for ((index, model), name) in (0usize..).zip(list).zip(names) {
             let Some(model) = model else { continue };
             let path = format!("models[{index}]");
-            self.no_effect(&path, "strategy", !matches!(model.strategy, None | Some(Strategy::Failover)));
             let wanted = model.policy.as_deref().unwrap_or(DEFAULT_POLICY);
             if !policies.contains_key(wanted) {
                 self.mistake(format!("{path}.policy"), format!("names `{wanted}`, which is not in `policies`"));
             }
             let policy = policies.get(wanted).cloned().unwrap_or_default();
-            let targets = self.targets(&path, &model.targets, endpoints);
-            models.push(Rc::new(Model { name, targets, policy }));
+            let strategy = model.strategy.unwrap_or_default();
+            let targets = self.targets(&path, &model.targets, endpoints, strategy);
+            models.push(Rc::new(Model { name, index: Some(index), strategy, targets, policy }));
         }
         models
     }
 
-    fn targets(&mut self, path: &str, list: &List<TargetConfig>, endpoints: &[Declared]) -> Vec<Target> {
+    fn targets(
+        &mut self,
+        path: &str,
+        list: &List<TargetConfig>,
+        endpoints: &[Declared],
+        strategy: Strategy,
+    ) -> Vec<Target> {
         let mut targets = Vec::new();
         for (index, target) in (0usize..).zip(list) {
             let Some(target) = target else { continue };
             let path = format!("{path}.targets[{index}]");
-            self.no_effect(&path, "weight", target.weight.is_some());
+            if target.weight.is_some() && strategy != Strategy::Weighted {
+                let message = "has an effect under `\"strategy\": \"weighted\"` only";
+                self.warnings.push(Mistake::at(format!("{path}.weight"), message));
+            }
+            let weight = self.bounded(&path, "weight", target.weight, 1, 0, 1_000_000);
             let Some(name) = &target.endpoint else {
                 self.mistake(format!("{path}.endpoint"), "is missing: the name of an endpoint");
                 continue;
             };
             match (0usize..).zip(endpoints).find(|(_, declared)| declared.name == *name) {
                 Some((index, Declared { usable: Some(endpoint), .. })) => {
-                    targets.push(Target { endpoint: Rc::clone(endpoint), index, model: target.model.clone() });
+                    let (endpoint, model) = (Rc::clone(endpoint), target.model.clone());
+                    targets.push(Target { endpoint, index, model, weight });
                 }
                 Some((_, Declared { usable: None, .. })) => {}
                 None => {

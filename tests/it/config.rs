@@ -245,18 +245,15 @@ fn every_field_of_a_policy_is_known() {
             "keepalive_ms": 100, "commit_after_ms": 0, "on_deadline": "error", "forward": "checked",
             "resume": "off", "stream_internally": false, "hedge_after_ms": 1, "max_request_bytes": 1,
             "breaker": {
-                "failure_ratio": 0.5, "min_calls": 8, "window_ms": 1, "consecutive": 5, "open_ms": 1, "max_open_ms": 1
+                "failure_ratio": 0.5, "min_calls": 8, "window_ms": 1, "consecutive": 5, "open_ms": 1, "max_open_ms": 1,
+                "enabled": true, "probe_ratio": 0.01, "slow_first_token_ms": 1
             },
             "budget": { "capacity": 0, "transient_cost": 0, "throttled_cost": 0, "refund": 0 },
         });
     });
     assert_eq!(reading.mistakes, []);
     let warned: Vec<&str> = paths(&reading.warnings).into_iter().filter(|path| path.starts_with("policies")).collect();
-    assert_eq!(
-        warned,
-        ["policies.default.breaker", "policies.default.hedge_after_ms"],
-        "what has no effect in this version is warned about"
-    );
+    assert_eq!(warned, ["policies.default.hedge_after_ms"], "what has no effect in this version is warned about");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
 use fairlead_core::{
     event::Event,
     message::Request,
-    runtime::{Runtime, Task},
+    runtime::{Runtime, Store, Task},
     settings::Endpoint,
     time::Instant,
 };
@@ -231,6 +231,10 @@ impl Runtime for Host {
 
     fn spawn(&self, task: Task) {
         self.0.borrow_mut().spawned.push(task);
+    }
+
+    fn store(&self) -> Option<Rc<dyn Store>> {
+        None
     }
 }
 

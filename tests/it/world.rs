@@ -336,7 +336,16 @@ impl World {
         record.begins_at = self.begins_at;
         record.deadline_ms += self.begins_at;
         let arrived = START.after(self.begins_at);
-        let order = Order { ask, model, policy, arrived, request_id: "req".to_owned(), deadline_ms, seed: self.seed };
+        let order = Order {
+            ask,
+            model,
+            policy,
+            arrived,
+            request_id: "req".to_owned(),
+            deadline_ms,
+            client: None,
+            seed: self.seed,
+        };
         let host = self.host();
         let call = Call::new(host.now(), order, self.fleet);
         let shared = RefCell::new(record);
@@ -381,7 +390,16 @@ impl World {
             host.moment(number as u64 * apart_ms).await;
             let (ask, model, policy) = (ask.clone(), Rc::clone(&model), Rc::clone(&policy));
             let (arrived, request_id) = (host.now(), "req".to_owned());
-            let order = Order { ask, model, policy, arrived, request_id, deadline_ms, seed: seed + number as u64 };
+            let order = Order {
+                ask,
+                model,
+                policy,
+                arrived,
+                request_id,
+                deadline_ms,
+                client: None,
+                seed: seed + number as u64,
+            };
             let call = Call::new(arrived, order, Rc::clone(&fleet));
             serve(&host, call, client, record).await;
         };

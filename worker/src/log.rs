@@ -42,9 +42,12 @@ pub fn call(fields: &CallFields, event: &Event) {
     let level = match event {
         Event::AttemptStarted { .. } | Event::JobStarted { .. } => return,
         Event::JobCancelled { outcome: "cancelled" | "ended", .. } | Event::JobEnded { .. } => "info",
+        Event::BreakerClosed { .. } => "info",
         Event::AttemptFailed { .. }
         | Event::JobSlow { .. }
         | Event::CharactersDestroyed { .. }
+        | Event::BreakerOpened { .. }
+        | Event::StoreFailed { .. }
         | Event::JobCancelled { .. } => "warn",
         Event::CallEnded { outcome, .. } if outcome == "ok" || outcome == "client_gone" => "info",
         Event::CallEnded { .. } => "error",

@@ -174,7 +174,16 @@ impl Visit<'_> {
             return Err(too_large(policy.max_request_bytes).into());
         }
         let (request_id, seed) = (request_id.to_owned(), random());
-        let order = Order { ask, model, policy, arrived: self.arrived, request_id, deadline_ms, seed };
+        let order = Order {
+            ask,
+            model,
+            policy,
+            arrived: self.arrived,
+            request_id,
+            deadline_ms,
+            client: settings.place_of(client),
+            seed,
+        };
         self.carry_out(order, client, extra).await
     }
 
@@ -205,7 +214,16 @@ impl Visit<'_> {
         };
         let ask = visit.ask(&target.endpoint)?;
         let (request_id, seed) = (request_id.to_owned(), random());
-        let order = Order { ask, model, policy, arrived: self.arrived, request_id, deadline_ms, seed };
+        let order = Order {
+            ask,
+            model,
+            policy,
+            arrived: self.arrived,
+            request_id,
+            deadline_ms,
+            client: settings.place_of(client),
+            seed,
+        };
         self.carry_out(order, client, extra).await
     }
 

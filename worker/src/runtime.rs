@@ -7,7 +7,7 @@ use crate::{
 use fairlead_core::{
     event::Event,
     message::{Headers, Request, ResponseHead},
-    runtime::{Chunk, Exchange, Received, Runtime, Task},
+    runtime::{Chunk, Exchange, Received, Runtime, Store, Task},
     settings::Endpoint,
     time::Instant,
 };
@@ -120,6 +120,10 @@ impl Runtime for WorkerRuntime {
 
     fn spawn(&self, task: Task) {
         self.context.wait_until(task);
+    }
+
+    fn store(&self) -> Option<Rc<dyn Store>> {
+        None
     }
 }
 
