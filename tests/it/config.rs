@@ -61,7 +61,7 @@ fn a_full_example_is_read_without_a_mistake() {
     for config in [Value::from(EXAMPLE), serde_json::from_str(EXAMPLE).unwrap()] {
         let reading = read(config);
         assert_eq!(reading.mistakes, []);
-        assert_eq!(paths(&reading.warnings), ["clients[0].rate_limiter", "endpoints[0].max_concurrency"]);
+        assert_eq!(paths(&reading.warnings), ["clients[0].rate_limiter"]);
         let settings = reading.settings.unwrap();
         let qwen = settings.model("qwen").unwrap();
         assert!(qwen.targets[1].endpoint.takes_jobs() && qwen.targets[1].endpoint.native);
