@@ -10,6 +10,7 @@
 //! first *content* spends failover, for from then on only the attempt it came from can go on. A
 //! 200 whose first event is an error has spent neither.
 
+mod admission;
 mod attempt;
 mod failure;
 mod flow;
@@ -18,7 +19,8 @@ mod told;
 
 use crate::{
     ask::Ask,
-    classify::{Failure, JobFailure},
+    breaker::Outcome,
+    classify::Failure,
     config::{OnDeadline, Provider},
     deadline::{ClientTimers, Limits},
     error::{Error, JobState},
@@ -29,13 +31,15 @@ use crate::{
     policy::Policy,
     provider::vllm,
     rng::Rng,
-    route::{Next, Route},
+    route::Route,
     settings::{Endpoint, Model},
     time::Instant,
 };
+use admission::{LOOK_MS, Ticket};
 use attempt::{Attempt, BLANK_LINE};
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
+pub use admission::{Upkeep, key};
 pub use job::Settlement;
 
 /// Something that happened.
@@ -159,10 +163,17 @@ pub struct Call {
     given_away: u32,
     attempts: Vec<Attempt>,
     settlements: VecDeque<Settlement>,
+    upkeeps: VecDeque<Upkeep>,
     /// The newest job, as its client may see it.
     job: JobState,
     /// The target to ask next, and when.
     waiting: Option<(Instant, usize)>,
+    /// Until when nobody is asked, because other isolates may know better.
+    awaiting_word: Option<Instant>,
+    /// The last failure, while there is somebody left to ask.
+    failure: Option<Failure>,
+    /// The earliest moment at which an endpoint that was passed by may be asked again.
+    shut_until: Option<Instant>,
     client: ClientTimers,
     committed: bool,
     /// The attempt whose content the client has.
@@ -177,6 +188,8 @@ pub struct Call {
     out: VecDeque<Output>,
     emits: Vec<Emit>,
     over: bool,
+    /// When to look whether a word has come.
+    looks_at: Instant,
 }
 
 impl Call {
@@ -195,8 +208,12 @@ impl Call {
             given_away: 0,
             attempts: Vec::new(),
             settlements: VecDeque::new(),
+            upkeeps: VecDeque::new(),
             job: JobState::default(),
             waiting: None,
+            awaiting_word: None,
+            failure: None,
+            shut_until: None,
             client: ClientTimers::new(*arrived, policy, ask.stream),
             committed: false,
             winner: None,
@@ -209,14 +226,17 @@ impl Call {
             out: VecDeque::new(),
             emits: Vec::new(),
             over: false,
+            looks_at: now.after(LOOK_MS),
             order,
         };
-        match call.next_target() {
+        if now >= call.deadline {
             // The body alone took too long to come.
-            _ if now >= call.deadline => call.expire(now),
-            Next::First { target } | Next::Again { target, .. } => call.launch(now, target),
-            // Settings have no model without a target, but a job carries no file.
-            Next::Nobody => call.give_up(now, &Failure::Job(JobFailure::Unfit)),
+            call.expire(now);
+        } else {
+            call.awaiting_word = call.awaits_word(now);
+            if call.awaiting_word.is_none() {
+                call.begin(now);
+            }
         }
         call.tend(now);
         call
@@ -275,7 +295,8 @@ impl Call {
         let attempts = self.attempts.iter().flat_map(Attempt::next);
         let attempts = attempts.filter(|_| self.paused.is_none());
         let waiting = self.waiting.map(|(at, _)| at);
-        attempts.chain(waiting).chain(self.client.next()).chain([self.deadline]).min()
+        let word = self.awaiting_word.map(|until| until.min(self.looks_at));
+        attempts.chain(waiting).chain(word).chain(self.client.next()).chain([self.deadline]).min()
     }
 
     /// When the call must be over.
@@ -340,7 +361,7 @@ impl Call {
             self.first_content = Some(now);
             let losers: Vec<u32> =
                 self.attempts.iter().map(|attempt| attempt.id).filter(|other| *other != id).collect();
-            losers.into_iter().for_each(|id| self.drop_attempt(id));
+            losers.into_iter().for_each(|id| self.drop_attempt(now, id));
             let head = self
                 .attempts
                 .first()
@@ -388,7 +409,7 @@ impl Call {
             // Asks nginx and its like not to collect the stream before they pass it on.
             headers.set("x-accel-buffering", "no");
         }
-        if self.winner.is_some() || status != 200 {
+        if self.winner.is_some() || status != 200 && self.started > 0 {
             headers.set("x-fairlead-endpoint", self.endpoint_name());
         }
         headers.set("x-fairlead-attempts", self.started.to_string());
@@ -408,11 +429,18 @@ impl Call {
                 None => self.close(now, id),
             }
         }
+        if let Some(until) = self.awaiting_word {
+            self.looks_at = now.after(LOOK_MS);
+            if until <= now || !self.is_uninformed() {
+                self.awaiting_word = None;
+                self.begin(now);
+            }
+        }
         if let Some((_, target)) = self.waiting.take_if(|(at, _)| *at <= now) {
             // While the client took its time, the moment may have passed: then only the deadline
             // is left to wait for.
             if now.after(LEAST_USEFUL_MS) <= self.deadline {
-                self.launch(now, target);
+                self.ask_again(now, target);
             }
         }
         self.on_job_timers(now);
@@ -432,7 +460,7 @@ impl Call {
         }
     }
 
-    fn launch(&mut self, now: Instant, target: usize) {
+    fn launch(&mut self, now: Instant, target: usize, ticket: Ticket) {
         let Some(chosen) = self.order.model.targets.get(target) else { return };
         if let Some(error) = self.over_quota(now, chosen) {
             return self.fail(now, &error);
@@ -451,7 +479,9 @@ impl Call {
             if self.order.ask.errand.is_none() {
                 self.client.hasten(JOB_COMMENT_MS);
             }
-            return self.attempts.push(Attempt::of_job(id, target, now, limits, follower));
+            let mut attempt = Attempt::of_job(id, target, now, limits, follower);
+            attempt.ticket = Some(ticket);
+            return self.attempts.push(attempt);
         }
         let ask = &self.order.ask;
         let request = match &ask.errand {
@@ -460,6 +490,7 @@ impl Call {
         };
         let mut attempt = Attempt::new(id, target, now, limits);
         attempt.proxied = endpoint.provider == Provider::Runpod && self.order.ask.errand.is_none();
+        attempt.ticket = Some(ticket);
         attempt.exchange = Some(self.send(endpoint, request));
         self.attempts.push(attempt);
     }
@@ -479,6 +510,9 @@ impl Call {
     fn succeed(&mut self, now: Instant) {
         let endpoint = self.endpoint_index(self.last_target);
         self.fleet.borrow_mut().budget(endpoint).refund(&self.order.policy.budget);
+        if let Some(id) = self.winner.or_else(|| self.attempts.first().map(|attempt| attempt.id)) {
+            self.on_served(now, id);
+        }
         self.end(now, true, "ok", None);
     }
 
@@ -490,6 +524,7 @@ impl Call {
         if self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
             return;
         }
+        self.blame_for_deadline(now);
         let error = self.story().deadline(self.deadline_ms);
         self.fail(now, &error);
     }
@@ -522,7 +557,7 @@ impl Call {
         let counts = winner.map(Attempt::counts).unwrap_or_default();
         self.over = true;
         while let Some(id) = self.attempts.first().map(|attempt| attempt.id) {
-            self.drop_attempt(id);
+            self.drop_attempt(now, id);
         }
         self.waiting = None;
         self.out.push_back(Output::Event(Event::CallEnded {
@@ -545,7 +580,8 @@ impl Call {
 
     /// Gives an attempt up, before anything else is done: the client may be slow to take what it is
     /// sent, and an endpoint need not work until it has.
-    fn drop_attempt(&mut self, id: u32) {
+    fn drop_attempt(&mut self, now: Instant, id: u32) {
+        self.conclude(now, id, Outcome::Neutral);
         self.release(id);
         self.settle(id);
         self.attempts.retain(|attempt| attempt.id != id);

@@ -125,6 +125,35 @@ impl Failure {
         by_status(status, None) == Verdict::Fatal
     }
 
+    /// Whether the endpoint is at fault, so that its breaker counts this: not where the request is, where somebody else
+    /// ended it, or where the endpoint named a time to come back, which is pushback. `own_limits`: the limits of a job
+    /// are the policy's, not shortened by the caller's deadline.
+    pub fn is_endpoints_fault(&self, own_limits: bool) -> bool {
+        let faulty = |status: u16, head: Option<&ResponseHead>| {
+            let pushback = head.is_some_and(|head| retry_after(&head.headers, Instant::default()).is_some());
+            !matches!(status, 400..=499 | 501 | 505) && !pushback
+        };
+        match self {
+            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Cut => true,
+            Self::Status { head, .. } => faulty(head.status, Some(head)),
+            Self::InBand(error) => error.status.is_none_or(|status| faulty(status, None)),
+            Self::Job(failure) => match failure {
+                JobFailure::TooLarge | JobFailure::Unfit | JobFailure::Cancelled | JobFailure::Unknown => false,
+                // Pushback: the endpoint's health is looked at anyway.
+                JobFailure::NoWorkers => false,
+                JobFailure::TimedOut { .. } | JobFailure::Expired => own_limits,
+                JobFailure::Answered { head, .. } => faulty(head.status, Some(head)),
+                JobFailure::SubmissionLost
+                | JobFailure::QueueSilent
+                | JobFailure::Gap
+                | JobFailure::Restarted
+                | JobFailure::Torn(_)
+                | JobFailure::Raised(_)
+                | JobFailure::WorkerLost => true,
+            },
+        }
+    }
+
     /// Whether the endpoint may have died under this very request. A request that two endpoints
     /// died under is not given to a third.
     pub fn is_death(&self) -> bool {

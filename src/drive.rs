@@ -7,6 +7,7 @@
 mod lane;
 mod pipe;
 mod settle;
+mod upkeep;
 
 pub use lane::{Over, Slow};
 
@@ -190,8 +191,11 @@ impl<R: Runtime> Body<R> {
         }
     }
 
-    /// Lets jobs that nobody waits for any more be ended, beside the call.
+    /// Lets jobs that nobody waits for any more be ended, and word about breakers be exchanged, beside the call.
     fn settle(&mut self) {
+        while let Some(upkeep) = self.call.poll_upkeep() {
+            self.runtime.spawn(Box::pin(upkeep::upkeep(self.runtime.clone(), upkeep)));
+        }
         while let Some(settlement) = self.call.poll_settlement() {
             let place = self.exchanges.iter().position(|(id, _)| Some(*id) == settlement.exchange);
             let submission = place.map(|place| self.exchanges.swap_remove(place).1);

@@ -23,7 +23,7 @@ pub enum Event {
         /// Why: a timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`.
         reason: String,
         /// `retry` or `failover`; or why not: `attempts_spent`, `nobody_left`, `no_time_left`,
-        /// `budget_spent`, `content_shown`, `another_attempt_runs`.
+        /// `budget_spent`, `circuit_open`, `content_shown`, `another_attempt_runs`.
         then: &'static str,
         /// Milliseconds until the next attempt.
         wait_ms: u64,
@@ -102,7 +102,7 @@ pub enum Event {
         /// The entry of `models`.
         entry: Option<String>,
         /// `probed`, `told` by another isolate, or `closed` by an operator.
-        reason: &'static str,
+        reason: String,
     },
     /// The store that isolates share could not be used; breakers work from memory.
     StoreFailed {

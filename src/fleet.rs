@@ -2,18 +2,31 @@
 //! belongs to one request.
 
 use crate::{
+    breaker::Breaker,
     budget::Budget,
     jobs::{Health, Op},
+    news::Channel,
     quota::Quota,
     time::Instant,
 };
+use std::collections::BTreeMap;
 
 /// The shared state of all endpoints, by their place in `CONFIG`.
 #[derive(Debug, Default)]
 pub struct Fleet {
     sites: Vec<Site>,
-    /// How many breakers all isolates together keep in the store; `None`: there is no store.
-    shared: Option<usize>,
+    /// Before each endpoint, by its place and that of the entry of `models`.
+    gates: BTreeMap<(usize, usize), Gate>,
+    shared: Option<Shared>,
+}
+
+/// The store that isolates share.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// How many breakers there are in it.
+    pub breakers: usize,
+    /// It grants probes, one at a time.
+    pub elects: bool,
 }
 
 /// One endpoint's.
@@ -21,6 +34,26 @@ pub struct Fleet {
 struct Site {
     budget: Budget,
     queue: Queue,
+    /// Before all entries: it opens by an operator's word alone.
+    isolation: Gate,
+}
+
+/// A breaker, and what is exchanged with other isolates about it.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// Whether calls go through.
+    pub breaker: Breaker,
+    /// What others are told of it, and tell.
+    pub channel: Channel,
+}
+
+/// Which gate: that of an endpoint for one entry of `models`, or for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Which {
+    /// The endpoint's place in `CONFIG`.
+    pub endpoint: usize,
+    /// The entry's place in `CONFIG`; `None`: all of them.
+    pub entry: Option<usize>,
 }
 
 /// What is known of a RunPod endpoint's job queue, and how much it is asked.
@@ -85,7 +118,28 @@ impl Default for Queue {
 impl Fleet {
     /// One whose breakers are told to other isolates through a store, in which there are so many.
     pub fn shared(breakers: usize) -> Self {
-        Self { shared: Some(breakers), ..Self::default() }
+        Self { shared: Some(Shared { breakers, elects: false }), ..Self::default() }
+    }
+
+    /// The same, with a store that grants probes.
+    pub fn electing(breakers: usize) -> Self {
+        Self { shared: Some(Shared { breakers, elects: true }), ..Self::default() }
+    }
+
+    /// The store that isolates share, if there is one.
+    pub const fn store(&self) -> Option<Shared> {
+        self.shared
+    }
+
+    /// A breaker and its news.
+    pub fn gate(&mut self, which: Which) -> &mut Gate {
+        let Some(entry) = which.entry else { return &mut self.site(which.endpoint).isolation };
+        let elects = self.shared.is_some_and(|shared| shared.elects);
+        self.gates.entry((which.endpoint, entry)).or_insert_with(|| {
+            let mut gate = Gate::default();
+            gate.breaker.elects(elects);
+            gate
+        })
     }
 
     /// The retry budget of this endpoint.

@@ -65,7 +65,7 @@
 //!
 //! Plain data: [`time`], [`rng`], [`message`], [`api`], [`error`], [`event`]. What an operator
 //! wrote: [`config`], [`policy`], [`access`], [`settings`]. What a client sent: [`caller`],
-//! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`deadline`],
+//! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
 //! [`route`], [`sse`], [`stream`], [`provider`], [`explain`], [`fleet`]. One call: [`call`]. Its
 //! way into the world: [`runtime`], [`drive`].
 
@@ -73,6 +73,7 @@ pub mod access;
 pub mod api;
 pub mod ask;
 pub mod backoff;
+pub mod breaker;
 pub mod budget;
 pub mod call;
 pub mod caller;
@@ -88,6 +89,7 @@ pub mod jobs;
 mod json;
 pub mod message;
 pub mod native;
+pub mod news;
 pub mod policy;
 pub mod provider;
 pub mod quota;

@@ -31,6 +31,10 @@ struct Hop {
     /// It said that it has no room.
     throttled: bool,
     standing: Standing,
+    /// Its breaker has turned this call away.
+    shut: bool,
+    /// Its breaker has heard of a failure of this call.
+    blamed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,8 @@ impl Route {
             not_before: None,
             throttled: false,
             standing: Standing::Well,
+            shut: false,
+            blamed: false,
         };
         Self { hops: targets.iter().map(hop).collect(), deaths: Vec::new(), lost: 0, made_good: false }
     }
@@ -116,6 +122,23 @@ impl Route {
         }
     }
 
+    /// The breaker of this target has turned the call away: it is passed by from now on.
+    pub fn on_shut(&mut self, target: usize) {
+        if let Some(hop) = self.hops.get_mut(target) {
+            hop.shut = true;
+        }
+    }
+
+    /// Whether a failure of this target is the first of its endpoint in this call: repeats count no more.
+    pub fn counts_failure(&mut self, target: usize) -> bool {
+        let Some(endpoint) = self.hops.get(target).map(|hop| hop.endpoint) else { return false };
+        let known = self.hops.iter().any(|hop| hop.endpoint == endpoint && hop.blamed);
+        if let Some(hop) = self.hops.get_mut(target) {
+            hop.blamed = true;
+        }
+        !known
+    }
+
     /// A submission is given up before it was answered.
     pub const fn on_lost_submission(&mut self) {
         self.lost = self.lost.saturating_add(1);
@@ -136,7 +159,7 @@ impl Route {
     pub fn has_others(&self, target: usize) -> bool {
         let endpoint = self.hops.get(target).map(|hop| hop.endpoint);
         let other = |hop: &Hop| Some(hop.endpoint) != endpoint && self.tries_of(hop.endpoint) == 0;
-        self.hops.iter().any(|hop| hop.standing != Standing::Out && other(hop))
+        self.hops.iter().any(|hop| hop.standing != Standing::Out && !hop.shut && other(hop))
     }
 
     /// Which target to ask now, of those that are not `unfit`.
@@ -145,8 +168,10 @@ impl Route {
             return Next::Nobody;
         }
         let asked = |endpoint| self.tries_of(endpoint) > 0;
-        let hops =
-            || (0usize..).zip(&self.hops).filter(|(target, hop)| hop.standing != Standing::Out && !unfit(*target));
+        let hops = || {
+            let passed_by = |(target, hop): &(usize, &Hop)| hop.standing == Standing::Out || hop.shut || unfit(*target);
+            (0usize..).zip(&self.hops).filter(move |hop| !passed_by(hop))
+        };
         let fresh = hops().find(|(_, hop)| hop.tries == 0 && !asked(hop.endpoint));
         if let Some((target, _)) = fresh {
             return Next::First { target };

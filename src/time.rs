@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Plain and serialisable, so that a breaker's record may outlive the process. All arithmetic
 /// saturates: in a Worker the clock stands still between two I/O operations, and anywhere it may
 /// step backwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Instant(u64);
 

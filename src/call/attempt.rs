@@ -1,6 +1,6 @@
 //! One attempt of a call: an exchange with one endpoint, from its head to a proved answer.
 
-use super::{Emit, job::Follower};
+use super::{Emit, admission::Ticket, job::Follower};
 use crate::{
     api::Dialect,
     ask::Ask,
@@ -42,6 +42,8 @@ pub(super) struct Attempt {
     /// The job that it follows, at an endpoint that takes jobs.
     pub(super) job: Option<Box<Follower>>,
     pub(super) timers: AttemptTimers,
+    /// Its leave to be under way; none once its outcome is told.
+    pub(super) ticket: Option<Ticket>,
     /// Between here and the server stands a proxy of RunPod's, which answers where no worker does:
     /// what it says counts, not its status.
     pub(super) proxied: bool,
@@ -102,7 +104,7 @@ impl Attempt {
     pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
         let timers = AttemptTimers::new(now, limits);
         let (reply, usage) = (Reply::Awaited, Usage::default());
-        Self { id, target, exchange: None, job: None, timers, proxied: false, reply, usage }
+        Self { id, target, exchange: None, job: None, timers, ticket: None, proxied: false, reply, usage }
     }
 
     /// An attempt that follows a job.

@@ -358,6 +358,9 @@ impl Call {
         } else if queued {
             attempt.timers.on_queued(now);
         }
+        if let Some(ticket) = attempt.ticket.as_mut().filter(|_| started) {
+            ticket.restart(now);
+        }
         if started {
             let endpoint = self.name_of(target);
             self.out.push_back(Output::Event(Event::JobStarted { attempt: id, endpoint, queued_ms }));

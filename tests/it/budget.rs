@@ -5,14 +5,15 @@ use fairlead_core::fleet::Fleet;
 use serde_json::{Value, json};
 use std::{cell::RefCell, rc::Rc};
 
-/// The calls of one isolate, under one policy.
+/// The calls of one isolate, under one policy and without a breaker.
 struct Isolate {
     fleet: Rc<RefCell<Fleet>>,
     policy: Value,
 }
 
 impl Isolate {
-    fn new(policy: Value) -> Self {
+    fn new(mut policy: Value) -> Self {
+        policy["breaker"] = json!({ "enabled": false });
         Self { fleet: Rc::default(), policy }
     }
 
@@ -97,4 +98,12 @@ fn each_endpoint_has_its_own_bucket() {
     isolate.attempts(5, &reset());
     let record = isolate.world().endpoint("b", [reset(), well("From b.")]).run(chat());
     assert_eq!((&*record.asked(), record.outcome()), ("bb", "ok"));
+}
+
+#[test]
+fn alone_it_keeps_two_hundred_calls_at_a_dead_endpoint_to_a_few_repeats() {
+    for script in [reset(), answers(503, &[], "{}"), [opened(), reset()].concat()] {
+        let attempts: usize = Isolate::new(json!({})).attempts(200, &script).iter().sum();
+        assert!((200..=240).contains(&attempts), "{attempts}");
+    }
 }

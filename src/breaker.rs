@@ -1,0 +1,493 @@
+//! When an endpoint is left alone, and when it is tried again.
+//!
+//! One breaker stands before each endpoint for each entry of `models`, in the memory of one isolate. It opens at
+//! failures that its own calls met, or at the word of another isolate: a [`Record`], which is both what isolates tell
+//! each other and what outlives them. An attempt is admitted at its start and counts when it ends.
+//!
+//! ```text
+//!  Closed ── failures ──▶ Open ── its time has passed ──▶ half-open ── a probe succeeds ──▶ Closed
+//!                          ▲                                  │
+//!                          └──────── a probe fails ───────────┘        Isolated: until an operator closes it
+//! ```
+//!
+//! Half-open lets a share of the calls through that grows with time, because a store without compare-and-swap
+//! elects no prober: a fleet probes little, a quiet isolate soon.
+
+mod record;
+mod window;
+
+pub use record::{Record, Standing, merge};
+
+use crate::{policy::BreakerPolicy, rng::Rng, time::Instant};
+use std::borrow::Cow;
+use window::Window;
+
+/// The breaker before one endpoint. See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub struct Breaker {
+    state: State,
+    /// Grows with every change of the state: what was admitted under another says nothing about this one.
+    generation: u32,
+    why: Cow<'static, str>,
+    /// The highest epoch of a record that was heard or told.
+    epoch: u64,
+    /// Since when nothing newer is known, from here or elsewhere.
+    known_at: Instant,
+    /// What was told last was known then.
+    told_at: Option<Instant>,
+    window: Window,
+    /// Failures without a success between them.
+    streak: u32,
+    /// The last failures of the two clients that failed last.
+    failed: [Option<(usize, Instant)>; 2],
+    /// How often the time of an opening has been doubled.
+    doublings: u32,
+    closed_at: Option<Instant>,
+    /// Other isolates were last seen to care for this endpoint.
+    company_at: Option<Instant>,
+    /// A store decides who probes.
+    elects: bool,
+    /// It was last asked for a probe.
+    lease_asked: Option<Instant>,
+    /// It has granted this isolate a probe, until then.
+    leased_until: Option<Instant>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Closed,
+    /// Left alone until then; behind that, half-open.
+    Open {
+        until: Instant,
+        /// Only for this client: nobody else's calls have failed.
+        only: Option<usize>,
+        /// When the probe went out that is under way.
+        probe: Option<Instant>,
+    },
+    Isolated,
+}
+
+/// What a call may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Go through.
+    Admitted(Pass),
+    /// Not now; it may be asked again at this time, if that is known.
+    Refused {
+        /// When.
+        until: Option<Instant>,
+    },
+}
+
+/// A call on its way through a breaker: to be given back with its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    generation: u32,
+    at: Instant,
+    client: Option<usize>,
+    probe: bool,
+}
+
+/// How a call that was admitted has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was served, its first content after so many milliseconds.
+    Served {
+        /// Milliseconds from sending, where content came by itself.
+        first_content_ms: Option<u64>,
+    },
+    /// The endpoint is at fault, in these words.
+    Failed(String),
+    /// Nothing that says anything about the endpoint.
+    Neutral,
+}
+
+/// A change of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Left alone.
+    Opened {
+        /// Milliseconds; none for an isolated one.
+        open_ms: Option<u64>,
+        /// Only for the client whose call it was.
+        one_client: bool,
+    },
+    /// Asked again like any other.
+    Closed {
+        /// It was left alone for the client whose call it was, and for no other.
+        one_client: bool,
+    },
+}
+
+/// A breaker as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View<'a> {
+    /// `closed`, `open`, `half_open` or `isolated`.
+    pub state: &'static str,
+    /// The end of the opening that runs, or has passed.
+    pub until: Option<Instant>,
+    /// The client that it is open for alone.
+    pub one_client: Option<usize>,
+    /// Why it changed last; empty if it never did.
+    pub reason: &'a str,
+    /// The highest epoch of a record that was heard or told.
+    pub epoch: u64,
+    /// Calls in the window,
+    pub calls: u32,
+    /// and failures among them.
+    pub failures: u32,
+    /// Failures without a success between them.
+    pub in_a_row: u32,
+}
+
+/// What the breaker of one endpoint goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Thresholds and times.
+    pub policy: &'a BreakerPolicy,
+    /// Nobody else could serve what it turns away: then its openings do not grow, or the entry would be out for longer
+    /// than the endpoint.
+    pub alone: bool,
+}
+
+/// How often an isolate asks its store for a probe: each request to a Durable Object is billed.
+const LEASE_EVERY_MS: u64 = 2000;
+
+/// The reason of those whose first content came too late.
+const SLOW: &str = "slow_first_token";
+
+/// A probe that has not ended for so long does not keep the next one back.
+const PROBE_MS: u64 = 10_000;
+
+/// An isolate that knows of no other probes within so long behind an opening.
+const SOON_MS: u64 = 8000;
+
+/// In company the share of probes doubles in this time: long enough that the word of a failed probe, which takes up to
+/// 90 s (30 s between two reads, 60 s in KV), comes before most isolates have sent their own.
+const DOUBLING_MS: u64 = 25_000;
+
+/// So long other isolates are remembered.
+const COMPANY_MS: u64 = 600_000;
+
+const WHOLE_PPM: u64 = 1_000_000;
+
+impl Breaker {
+    /// Whether a call may go through now. Chance decides in half-open.
+    pub fn admit(&mut self, now: Instant, policy: &BreakerPolicy, client: Option<usize>, rng: &mut Rng) -> Admission {
+        let company = self.company(now);
+        let pass = Pass { generation: self.generation, at: now, client, probe: false };
+        let (until, probe) = match &mut self.state {
+            State::Closed => return Admission::Admitted(pass),
+            State::Isolated => return Admission::Refused { until: None },
+            State::Open { only: Some(only), .. } if Some(*only) != client => return Admission::Admitted(pass),
+            State::Open { until, probe, .. } => (*until, probe),
+        };
+        if now < until {
+            return Admission::Refused { until: Some(until) };
+        }
+        let blocked = probe.is_some_and(|at| now.since(at) < PROBE_MS);
+        let leased = self.leased_until.take_if(|_| !blocked).is_some_and(|until| now < until);
+        let share = if self.elects { 0 } else { share_ppm(policy, now.since(until), company) };
+        if blocked || !leased && rng.up_to(WHOLE_PPM.saturating_sub(1)) >= share {
+            return Admission::Refused { until: Some(now.after(1000)) };
+        }
+        *probe = Some(now);
+        Admission::Admitted(Pass { probe: true, ..pass })
+    }
+
+    /// A call that was admitted has ended.
+    pub fn on_end(
+        &mut self,
+        now: Instant,
+        rules: Rules<'_>,
+        pass: Pass,
+        outcome: Outcome,
+        rng: &mut Rng,
+    ) -> Option<Change> {
+        if pass.generation != self.generation {
+            return None;
+        }
+        let slow = |limit: u64| matches!(outcome, Outcome::Served { first_content_ms: Some(ms) } if ms > limit);
+        let slow = rules.policy.slow_first_token_ms.is_some_and(slow);
+        match outcome {
+            Outcome::Neutral => {
+                self.give_back(pass);
+                None
+            }
+            Outcome::Served { .. } if !slow => self.on_success(now, rules.policy, pass),
+            Outcome::Served { .. } => self.on_failure(now, rules, pass, Cow::Borrowed(SLOW), rng),
+            Outcome::Failed(why) => self.on_failure(now, rules, pass, Cow::Owned(why), rng),
+        }
+    }
+
+    fn on_success(&mut self, now: Instant, policy: &BreakerPolicy, pass: Pass) -> Option<Change> {
+        if pass.probe {
+            return Some(self.close(now, "probed"));
+        }
+        self.window.add(now, policy.window_ms, false);
+        self.streak = 0;
+        // Whoever was let in behind some word about this endpoint, and was served, knows better.
+        self.known_at = self.known_at.max(pass.at);
+        None
+    }
+
+    fn on_failure(
+        &mut self,
+        now: Instant,
+        rules: Rules<'_>,
+        pass: Pass,
+        why: Cow<'static, str>,
+        rng: &mut Rng,
+    ) -> Option<Change> {
+        let policy = rules.policy;
+        if pass.probe {
+            let only = self.only();
+            self.doublings = self.doublings.saturating_add(1);
+            return Some(self.open(now, rules, only, why, rng));
+        }
+        self.window.add(now, policy.window_ms, true);
+        // A slow endpoint is up.
+        if why != SLOW {
+            self.streak = self.streak.saturating_add(1);
+        }
+        let (calls, failures) = self.window.totals(now, policy.window_ms);
+        let share = u64::from(failures).saturating_mul(WHOLE_PPM);
+        let too_many = calls >= policy.min_calls && share >= u64::from(calls).saturating_mul(policy.failure_ppm.into());
+        let only = self.culprit(now, policy, pass.client);
+        if self.streak < policy.consecutive && !too_many {
+            return None;
+        }
+        // Already left alone for this client, and nobody else has failed.
+        if only.is_some() && self.only() == only {
+            return None;
+        }
+        let relapse = self.closed_at.is_some_and(|at| now.since(at) < policy.window_ms);
+        self.doublings = if relapse { self.doublings.saturating_add(1) } else { 0 };
+        Some(self.open(now, rules, only, why, rng))
+    }
+
+    /// The client of this failure, if no other client has failed lately.
+    fn culprit(&mut self, now: Instant, policy: &BreakerPolicy, client: Option<usize>) -> Option<usize> {
+        let client = client?;
+        let [last, _] = self.failed;
+        let other = if last.is_some_and(|(last, _)| last != client) { last } else { self.failed[1] };
+        self.failed = [Some((client, now)), other];
+        other.is_none_or(|(_, at)| now.since(at) >= policy.window_ms).then_some(client)
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        rules: Rules<'_>,
+        only: Option<usize>,
+        why: Cow<'static, str>,
+        rng: &mut Rng,
+    ) -> Change {
+        if rules.alone {
+            self.doublings = 0;
+        }
+        let BreakerPolicy { open_ms, max_open_ms, .. } = *rules.policy;
+        let longest = open_ms.saturating_mul(2u64.saturating_pow(self.doublings)).min(max_open_ms);
+        // Not all isolates come back at the same moment.
+        let open_ms = longest.saturating_sub(rng.up_to(longest / 4));
+        self.shift(State::Open { until: now.after(open_ms), only, probe: None }, now, why);
+        Change::Opened { open_ms: Some(open_ms), one_client: only.is_some() }
+    }
+
+    fn close(&mut self, now: Instant, why: &'static str) -> Change {
+        let one_client = self.only().is_some();
+        self.shift(State::Closed, now, Cow::Borrowed(why));
+        self.closed_at = Some(now);
+        self.streak = 0;
+        Change::Closed { one_client }
+    }
+
+    /// Another state, known from now on.
+    fn shift(&mut self, state: State, now: Instant, why: Cow<'static, str>) {
+        // What concerns one client is nothing to know for others.
+        let aside = self.only().is_some() && state == State::Closed;
+        self.state = state;
+        if self.only().is_none() && !aside {
+            self.known_at = now;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.why = why;
+        self.window.clear();
+        self.leased_until = None;
+    }
+
+    const fn only(&self) -> Option<usize> {
+        match self.state {
+            State::Open { only, .. } => only,
+            State::Closed | State::Isolated => None,
+        }
+    }
+
+    /// What is known now, as others are told it. Its epoch is above all that was heard.
+    pub fn snapshot(&self) -> Record {
+        let (standing, open_until) = match self.state {
+            State::Open { until, only: None, .. } => (Standing::Open, until),
+            State::Open { .. } | State::Closed => (Standing::Closed, Instant::default()),
+            State::Isolated => (Standing::Isolated, Instant::default()),
+        };
+        Record {
+            epoch: self.epoch.saturating_add(1),
+            state: standing,
+            open_until_ms: open_until.as_millis(),
+            reason: self.why.to_string(),
+            at_ms: self.known_at.as_millis(),
+            day: 0,
+            writes: 0,
+        }
+    }
+
+    /// This record was told to others.
+    pub const fn on_told(&mut self, record: &Record) {
+        self.epoch = record.epoch;
+        self.told_at = Some(Instant::from_millis(record.at_ms));
+    }
+
+    /// Takes in a record of another isolate, or of this one's earlier life. What is known later wins: a call that was
+    /// admitted behind the record and served knows better. Whatever a clock that is ahead has put into it, it opens
+    /// for at most `max_open_ms`.
+    pub fn restore(&mut self, now: Instant, rules: Rules<'_>, record: &Record, rng: &mut Rng) -> Option<Change> {
+        let at = Instant::from_millis(record.at_ms).min(now);
+        self.epoch = self.epoch.max(record.epoch);
+        if self.told_at != Some(Instant::from_millis(record.at_ms)) {
+            self.company_at = self.company_at.max(Some(at));
+        }
+        if at <= self.known_at {
+            return None;
+        }
+        let max_open_ms = rules.policy.max_open_ms;
+        let change = match (record.state, &self.state) {
+            (Standing::Isolated, State::Isolated) => None,
+            (Standing::Isolated, _) => {
+                self.shift(State::Isolated, at, Cow::Borrowed("isolated"));
+                Some(Change::Opened { open_ms: None, one_client: false })
+            }
+            // An opening ends an isolation no more than a failure does.
+            (Standing::Open, State::Isolated) => None,
+            (Standing::Open, _) => {
+                let told = Instant::from_millis(record.open_until_ms);
+                let length = at.until(told).min(max_open_ms);
+                // Isolates that were told the same do not come back at the same moment: the first tell the others how
+                // they fared.
+                let until = told.after(rng.up_to(length / 4)).min(now.after(max_open_ms));
+                let times = length.checked_div(rules.policy.open_ms.saturating_add(1)).unwrap_or_default();
+                self.doublings = times.checked_ilog2().map_or(0, |doublings| doublings.saturating_add(1));
+                self.shift(State::Open { until, only: None, probe: None }, at, Cow::Borrowed("told"));
+                Some(Change::Opened { open_ms: Some(now.until(until)), one_client: false })
+            }
+            (Standing::Closed, State::Open { only: None, .. } | State::Isolated) => {
+                self.shift(State::Closed, at, Cow::Borrowed("told"));
+                self.closed_at = Some(at);
+                self.streak = 0;
+                Some(Change::Closed { one_client: false })
+            }
+            (Standing::Closed, _) => None,
+        };
+        self.known_at = at;
+        change
+    }
+
+    /// Whether a record says what is known here, so that it need not be told again.
+    pub fn agrees(&self, now: Instant, record: &Record) -> bool {
+        match &self.state {
+            State::Closed | State::Open { only: Some(_), .. } => record.state == Standing::Closed,
+            State::Isolated => record.state == Standing::Isolated,
+            State::Open { until, .. } => {
+                let told = now.until(Instant::from_millis(record.open_until_ms));
+                record.state == Standing::Open && told >= now.until(*until) / 2
+            }
+        }
+    }
+
+    /// An operator's word: nobody asks this endpoint, or it is asked again.
+    pub fn command(&mut self, now: Instant, isolated: bool) -> Option<Change> {
+        match (isolated, &self.state) {
+            (true, State::Isolated) | (false, State::Closed) => None,
+            (true, _) => {
+                self.shift(State::Isolated, now, Cow::Borrowed("isolated"));
+                Some(Change::Opened { open_ms: None, one_client: false })
+            }
+            (false, _) => {
+                let change = self.close(now, "closed");
+                self.known_at = now;
+                Some(change)
+            }
+        }
+    }
+
+    /// Others were seen to care for this endpoint.
+    pub fn on_company(&mut self, now: Instant) {
+        self.company_at = self.company_at.max(Some(now));
+    }
+
+    /// Whether a store decides who probes, instead of chance.
+    pub const fn elects(&mut self, elects: bool) {
+        self.elects = elects;
+    }
+
+    /// The store is asked for a probe.
+    pub const fn on_lease_asked(&mut self, now: Instant) {
+        self.lease_asked = Some(now);
+    }
+
+    /// The store has granted this isolate a probe.
+    pub const fn grant(&mut self, until: Instant) {
+        self.leased_until = Some(until);
+    }
+
+    /// Whether a store is to be asked for a probe.
+    pub fn asks_for_lease(&self, now: Instant) -> bool {
+        let State::Open { until, probe, .. } = self.state else { return false };
+        let lately = |at: Option<Instant>, ms| at.is_some_and(|at| now.since(at) < ms);
+        let has_one = self.leased_until.is_some_and(|until| now < until);
+        self.elects && until <= now && !has_one && !lately(probe, PROBE_MS) && !lately(self.lease_asked, LEASE_EVERY_MS)
+    }
+
+    /// Whether everything is well as far as this isolate knows.
+    pub fn is_calm(&self) -> bool {
+        self.state == State::Closed && self.streak == 0
+    }
+
+    /// What there is to see of it.
+    pub fn view(&self, now: Instant, policy: &BreakerPolicy) -> View<'_> {
+        let (calls, failures) = self.window.totals(now, policy.window_ms);
+        let (state, until, one_client) = match &self.state {
+            State::Closed => ("closed", None, None),
+            State::Isolated => ("isolated", None, None),
+            State::Open { until, only, .. } if now < *until => ("open", Some(*until), *only),
+            State::Open { until, only, .. } => ("half_open", Some(*until), *only),
+        };
+        View { state, until, one_client, reason: &self.why, epoch: self.epoch, calls, failures, in_a_row: self.streak }
+    }
+
+    fn give_back(&mut self, pass: Pass) {
+        if let State::Open { probe, .. } = &mut self.state
+            && pass.probe
+            && *probe == Some(pass.at)
+        {
+            *probe = None;
+        }
+    }
+
+    fn company(&self, now: Instant) -> bool {
+        self.company_at.is_some_and(|at| now.since(at) < COMPANY_MS)
+    }
+}
+
+/// The share of calls that probe so long behind an opening, in millionths.
+fn share_ppm(policy: &BreakerPolicy, elapsed_ms: u64, company: bool) -> u64 {
+    let first = u64::from(policy.probe_ppm);
+    let share = if company {
+        let (times, rest) = (elapsed_ms / DOUBLING_MS, elapsed_ms % DOUBLING_MS);
+        let share = first.saturating_mul(2u64.saturating_pow(u32::try_from(times).unwrap_or(u32::MAX)));
+        share.saturating_add(share.saturating_mul(rest) / DOUBLING_MS)
+    } else {
+        first.saturating_add(WHOLE_PPM.saturating_mul(elapsed_ms) / SOON_MS)
+    };
+    share.min(WHOLE_PPM)
+}

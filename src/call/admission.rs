@@ -1,0 +1,264 @@
+//! Whether a target may be asked at all: its breaker, and what other isolates say of it.
+
+use super::{Attempt, Call, Output};
+use crate::{
+    breaker::{Admission, Change, Outcome, Pass, Rules},
+    classify::Failure,
+    error::{Code, Error},
+    event::Event,
+    fleet::{Fleet, Which},
+    policy::BreakerPolicy,
+    settings::{Model, Target},
+    time::Instant,
+};
+use std::{cell::RefCell, rc::Rc};
+
+/// What an attempt holds while it is under way.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pass: Option<Pass>,
+    /// When it was sent, or its worker began.
+    since: Instant,
+}
+
+/// A record that is to be read or written, beside the call.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// Where its breaker is.
+    pub fleet: Rc<RefCell<Fleet>>,
+    /// Which breaker.
+    pub which: Which,
+    /// Its key in the store.
+    pub key: String,
+    /// What it goes by.
+    pub policy: BreakerPolicy,
+    /// See [`Rules::alone`].
+    pub alone: bool,
+    /// For chance.
+    pub seed: u64,
+    endpoint: String,
+    entry: Option<String>,
+}
+
+impl Upkeep {
+    /// A change as a fact.
+    pub fn event(&self, change: &Change, why: &'static str) -> Event {
+        event(change, self.endpoint.clone(), self.entry.clone(), why)
+    }
+}
+
+/// How long a call waits for what others say, in an isolate that has not heard anything yet. KV answers within 5 ms
+/// where somebody has read the key lately (platform facts, section 1).
+const FIRST_WORD_MS: u64 = 200;
+
+/// How often a waiting call looks whether it may go on: nobody may wake it from another request.
+pub(super) const LOOK_MS: u64 = 10;
+
+/// When to come back to an endpoint that an operator has isolated: nobody knows.
+const ISOLATED_MS: u64 = 30_000;
+
+/// Keys are bounded by KV at 512 bytes, and names stand between colons in them.
+pub fn key(endpoint: &str, entry: Option<&str>) -> String {
+    let endpoint = endpoint.replace('%', "%25").replace(':', "%3A");
+    match entry {
+        Some(entry) => format!("breaker:v1:{endpoint}:{entry}"),
+        None => format!("breaker:v1:{endpoint}"),
+    }
+}
+
+fn event(change: &Change, endpoint: String, entry: Option<String>, why: &str) -> Event {
+    match change {
+        Change::Opened { open_ms, one_client } => {
+            Event::BreakerOpened { endpoint, entry, reason: why.to_owned(), open_ms: *open_ms, one_client: *one_client }
+        }
+        Change::Closed { .. } => Event::BreakerClosed { endpoint, entry, reason: why.to_owned() },
+    }
+}
+
+impl Call {
+    /// A record that a task is to see to.
+    pub fn poll_upkeep(&mut self) -> Option<Upkeep> {
+        self.upkeeps.pop_front()
+    }
+
+    /// Until when a call in an isolate that has heard nothing yet waits for the first word.
+    pub(super) fn awaits_word(&mut self, now: Instant) -> Option<Instant> {
+        let targets = 0..self.order.model.targets.len();
+        targets.into_iter().for_each(|target| self.look_after(now, target));
+        self.is_uninformed().then(|| now.after(FIRST_WORD_MS))
+    }
+
+    /// Whether other isolates have not been heard yet, though they could be.
+    pub(super) fn is_uninformed(&self) -> bool {
+        let mut fleet = self.fleet.borrow_mut();
+        if fleet.store().is_none() {
+            return false;
+        }
+        let gates = |target: &Target| [self.isolation_of(target), self.which_of(target)];
+        let mut gates = self.order.model.targets.iter().flat_map(gates).flatten();
+        gates.any(|which| fleet.gate(which).channel.is_new())
+    }
+
+    /// Lets a task see to the records of a target, where one is due.
+    fn look_after(&mut self, now: Instant, target: usize) {
+        let Some(chosen) = self.order.model.targets.get(target) else { return };
+        let mut fleet = self.fleet.borrow_mut();
+        if fleet.store().is_none() {
+            return;
+        }
+        for which in [self.isolation_of(chosen), self.which_of(chosen)].into_iter().flatten() {
+            let gate = fleet.gate(which);
+            let wants_lease = gate.breaker.asks_for_lease(now);
+            if !wants_lease && !gate.channel.is_due(now, gate.breaker.is_calm()) {
+                continue;
+            }
+            gate.channel.begin(now);
+            let endpoint = chosen.endpoint.name.clone();
+            let entry = which.entry.map(|_| self.order.model.name.clone());
+            self.upkeeps.push_back(Upkeep {
+                fleet: Rc::clone(&self.fleet),
+                which,
+                key: key(&endpoint, entry.as_deref()),
+                policy: self.order.model.policy.breaker.clone().unwrap_or_default(),
+                alone: is_alone(&self.order.model),
+                seed: self.rng.next_u64(),
+                endpoint,
+                entry,
+            });
+        }
+    }
+
+    /// The breaker before a target, unless the entry has none.
+    fn which_of(&self, target: &Target) -> Option<Which> {
+        self.order.model.policy.breaker.as_ref()?;
+        Some(Which { endpoint: target.index, entry: Some(self.order.model.index?) })
+    }
+
+    /// What an operator may have isolated. What a client asks about its own jobs goes on none the less.
+    fn isolation_of(&self, target: &Target) -> Option<Which> {
+        let asks = self.order.ask.errand.as_ref().is_some_and(|errand| !errand.verb.submits());
+        (!asks).then_some(Which { endpoint: target.index, entry: None })
+    }
+
+    /// Lets the call through to a target; or says when that may be tried again.
+    pub(super) fn enter(&mut self, now: Instant, target: usize) -> Result<Ticket, Option<Instant>> {
+        let Some(chosen) = self.order.model.targets.get(target) else { return Err(None) };
+        let policy = self.order.model.policy.breaker.as_ref();
+        let mut fleet = self.fleet.borrow_mut();
+        let mut pass = None;
+        for which in [self.isolation_of(chosen), self.which_of(chosen)].into_iter().flatten() {
+            let breaker = &mut fleet.gate(which).breaker;
+            let rules = policy.filter(|_| which.entry.is_some()).cloned().unwrap_or_default();
+            match breaker.admit(now, &rules, self.order.client, &mut self.rng) {
+                Admission::Admitted(own) => pass = which.entry.is_some().then_some(own),
+                Admission::Refused { until } => {
+                    drop(fleet);
+                    self.look_after(now, target);
+                    let until = until.unwrap_or_else(|| now.after(ISOLATED_MS));
+                    self.shut_until = Some(self.shut_until.map_or(until, |other| other.min(until)));
+                    return Err(Some(until));
+                }
+            }
+        }
+        Ok(Ticket { pass, since: now })
+    }
+
+    /// Gives a ticket back that is not used.
+    pub(super) fn tear(&mut self, now: Instant, target: usize, ticket: Option<Ticket>) -> Option<Ticket> {
+        let chosen = self.order.model.targets.get(target)?;
+        let (which, policy) = self.which_of(chosen).zip(self.order.model.policy.breaker.as_ref())?;
+        let rules = Rules { policy, alone: is_alone(&self.order.model) };
+        let mut fleet = self.fleet.borrow_mut();
+        fleet.gate(which).breaker.on_end(now, rules, ticket?.pass?, Outcome::Neutral, &mut self.rng);
+        None
+    }
+
+    /// An attempt has ended in this, as far as its endpoint is concerned. The first word counts.
+    pub(super) fn conclude(&mut self, now: Instant, id: u32, outcome: Outcome) {
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let (target, ticket) = (attempt.target, attempt.ticket.take());
+        let Some(Ticket { pass: Some(pass), .. }) = ticket else { return };
+        let Some(chosen) = self.order.model.targets.get(target) else { return };
+        let Some((which, policy)) = self.which_of(chosen).zip(self.order.model.policy.breaker.as_ref()) else { return };
+        let failed = matches!(outcome, Outcome::Failed(_));
+        // Repeats make no more of a failure than it is.
+        let outcome = if failed && !self.route.counts_failure(target) { Outcome::Neutral } else { outcome };
+        let why = match &outcome {
+            Outcome::Failed(why) => why.clone(),
+            Outcome::Served { .. } | Outcome::Neutral => String::new(),
+        };
+        let rules = Rules { policy, alone: is_alone(&self.order.model) };
+        let mut fleet = self.fleet.borrow_mut();
+        let gate = fleet.gate(which);
+        let change = gate.breaker.on_end(now, rules, pass, outcome, &mut self.rng);
+        if matches!(change, Some(Change::Opened { one_client: false, .. } | Change::Closed { one_client: false })) {
+            gate.channel.tell();
+        }
+        let calm = gate.breaker.is_calm();
+        drop(fleet);
+        if let Some(change) = change {
+            let (endpoint, entry) = (chosen.endpoint.name.clone(), Some(self.order.model.name.clone()));
+            let why = if matches!(change, Change::Closed { .. }) { "probed" } else { &*why };
+            self.out.push_back(Output::Event(event(&change, endpoint, entry, why)));
+        }
+        if !calm {
+            self.look_after(now, target);
+        }
+    }
+
+    /// What a failure says about the endpoint.
+    pub(super) fn outcome_of(&self, failure: &Failure) -> Outcome {
+        let own_limits = self.order.deadline_ms.is_none_or(|own| own >= self.order.policy.deadline_ms);
+        match failure.is_endpoints_fault(own_limits) {
+            true => Outcome::Failed(failure.reason()),
+            false => Outcome::Neutral,
+        }
+    }
+
+    /// What the deadline says about the endpoints that were being asked: nothing, unless one had all of the policy's
+    /// time and has shown nothing.
+    pub(super) fn blame_for_deadline(&mut self, now: Instant) {
+        let shortened = self.order.deadline_ms.is_some_and(|own| own < self.order.policy.deadline_ms);
+        let [Attempt { id, .. }] = &*self.attempts else { return };
+        if !shortened && self.started == 1 && self.winner.is_none() && self.order.ask.errand.is_none() {
+            self.conclude(now, *id, Outcome::Failed("deadline".to_owned()));
+        }
+    }
+
+    /// The call has been served by this attempt.
+    pub(super) fn on_served(&mut self, now: Instant, id: u32) {
+        let since = self.attempts.iter().find(|attempt| attempt.id == id).and_then(|attempt| attempt.ticket.as_ref());
+        let streamed = self.first_content.filter(|_| self.order.ask.stream);
+        let first_content_ms = since.zip(streamed).map(|(ticket, at)| at.since(ticket.since));
+        self.conclude(now, id, Outcome::Served { first_content_ms });
+    }
+
+    /// Nobody may be asked.
+    pub(super) fn circuit_open(&self, now: Instant) -> Error {
+        let wait_ms = self.shut_until.map_or(1000, |until| now.until(until)).max(1);
+        let mut names: Vec<&str> = self.order.model.targets.iter().map(|target| &*target.endpoint.name).collect();
+        names.dedup();
+        let message = format!(
+            "No endpoint is asked for the model `{}` now: the breakers of {} are open, because calls to them failed or an operator isolated them. Nothing was tried. Come back in {} s; GET /status tells an operator more.",
+            self.order.model.name,
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+            wait_ms.div_ceil(1000),
+        );
+        let mut error = Error::new(Code::CircuitOpen, message);
+        error.retry_after_ms = Some(wait_ms);
+        error
+    }
+}
+
+impl Ticket {
+    /// Its time to the first content runs from here on.
+    pub(super) const fn restart(&mut self, now: Instant) {
+        self.since = now;
+    }
+}
+
+/// Whether only one endpoint serves this entry.
+fn is_alone(model: &Model) -> bool {
+    let first = model.targets.first().map(|target| target.index);
+    model.targets.iter().all(|target| Some(target.index) == first)
+}

@@ -1,0 +1,190 @@
+//! When isolates read and write what they tell each other about breakers: seldom, and never relied on.
+//!
+//! Counts stay at home; the store holds one small record per breaker ([`crate::breaker::Record`]), written when one
+//! opens or closes. Workers KV takes one write a second under a key and, on the free plan, a thousand a day for the
+//! whole account, and what it tells is up to a minute old (platform facts, section 1). So no isolate can count on
+//! knowing what others have just written: the day's budget is kept by the clock instead. A write may only happen in
+//! certain seconds, the same for all isolates, and these become rarer as the day's count in the record grows. As KV
+//! takes one write in each, their number bounds the day's writes however many isolates there are.
+
+use crate::{breaker::Record, time::Instant};
+
+/// What one isolate knows of one key, and what it has to say under it.
+#[derive(Clone, Debug, Default)]
+pub struct Channel {
+    /// The store has answered, or was given up.
+    read_at: Option<Instant>,
+    /// A task reads or writes.
+    busy_since: Option<Instant>,
+    /// The store has failed, and has not answered since.
+    failed_at: Option<Instant>,
+    /// Something has changed here that others are to know.
+    pending: bool,
+    /// The record's day and count of writes.
+    day: u64,
+    writes: u32,
+}
+
+/// What comes next under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read what is there.
+    Read,
+    /// Write at this moment, not before.
+    Write(Instant),
+    /// Nothing for now.
+    Rest,
+}
+
+/// What was read is good for so long while something is wrong: KV tells nothing newer before.
+const ALERT_MS: u64 = 30_000;
+
+/// And for so long while all is well, for the sake of the free plan's 100,000 reads a day. It is how long an
+/// operator's isolation takes to be heard, on top of KV's own minute.
+const CALM_MS: u64 = 60_000;
+
+/// A task that has not ended after so long never will.
+const STUCK_MS: u64 = 60_000;
+
+/// A write is not waited for longer: a Worker may go on for 30 s behind its response.
+const PATIENCE_MS: u64 = 20_000;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Of the day's seconds every so manieth is for writing, while the day's count is below this share of the budget. The
+/// count falls behind, because writers know each other's writes a minute late: that is what the shares allow for.
+const STRIDES: [(u32, u64); 2] = [(16, 4), (40, 16)];
+
+/// Behind that, one in so many: 86,400 / 256 = 337 writes a day.
+const LAST_STRIDE: u64 = 256;
+
+/// Writes of one key that a day's count may show.
+const MOST_WRITES: u32 = 350;
+
+/// The shares above are those of so many breakers; with more, each gets less.
+const BREAKERS: usize = 4;
+
+impl Channel {
+    /// Whether nothing was ever read, and nobody has failed to.
+    pub const fn is_new(&self) -> bool {
+        self.read_at.is_none() && self.failed_at.is_none()
+    }
+
+    /// When the store last answered.
+    pub const fn read_at(&self) -> Option<Instant> {
+        self.read_at
+    }
+
+    /// When the store failed, if it has not answered since.
+    pub const fn failed_at(&self) -> Option<Instant> {
+        self.failed_at
+    }
+
+    /// Whether something waits to be told.
+    pub const fn is_pending(&self) -> bool {
+        self.pending
+    }
+
+    /// Something has changed that others are to know.
+    pub const fn tell(&mut self) {
+        self.pending = true;
+    }
+
+    /// Others know as much.
+    pub const fn hush(&mut self) {
+        self.pending = false;
+    }
+
+    /// Whether a task should see to this key now. `calm`: everything is well as far as this isolate knows.
+    pub fn is_due(&self, now: Instant, calm: bool) -> bool {
+        if self.busy_since.is_some_and(|since| now.since(since) < STUCK_MS) {
+            return false;
+        }
+        self.pending || self.is_stale(now, if calm { CALM_MS } else { ALERT_MS })
+    }
+
+    /// A task sees to this key.
+    pub const fn begin(&mut self, now: Instant) {
+        self.busy_since = Some(now);
+    }
+
+    /// It does so no longer.
+    pub const fn end(&mut self) {
+        self.busy_since = None;
+    }
+
+    /// What that task does next. `key` tells keys apart, of which there are so many.
+    pub fn next(&self, now: Instant, key: &str, breakers: usize) -> Step {
+        // A read within half a minute of another is answered from the same cache.
+        if self.is_stale(now, ALERT_MS) {
+            return Step::Read;
+        }
+        let at = self.slot(now, key, breakers);
+        match self.pending {
+            true if now.until(at) <= PATIENCE_MS && self.writes_on(now) < MOST_WRITES => Step::Write(at),
+            _ => Step::Rest,
+        }
+    }
+
+    /// The store has told what stands under this key, or has failed to.
+    pub fn on_read(&mut self, now: Instant, record: Result<Option<&Record>, ()>) {
+        let Ok(record) = record else {
+            self.failed_at = Some(now);
+            self.read_at = self.read_at.or(Some(now));
+            return;
+        };
+        (self.read_at, self.failed_at) = (Some(now), None);
+        if let Some(record) = record {
+            // A clock that is ahead does not use up tomorrow's writes.
+            let known = record.day <= day_of(now) && (record.day, record.writes) > (self.day, self.writes);
+            (self.day, self.writes) = if known { (record.day, record.writes) } else { (self.day, self.writes) };
+        }
+    }
+
+    /// The record to write now: what is known, with the day's count.
+    pub fn stamp(&self, now: Instant, record: Record) -> Record {
+        Record { day: day_of(now), writes: self.writes_on(now).saturating_add(1), ..record }
+    }
+
+    /// This record was written.
+    pub const fn on_written(&mut self, record: &Record) {
+        (self.day, self.writes, self.pending) = (record.day, record.writes, false);
+    }
+
+    /// The store has failed to write.
+    pub const fn on_failed(&mut self, now: Instant) {
+        self.failed_at = Some(now);
+    }
+
+    fn is_stale(&self, now: Instant, ms: u64) -> bool {
+        let last = self.read_at.max(self.failed_at);
+        last.is_none_or(|at| now.since(at) >= ms)
+    }
+
+    fn writes_on(&self, now: Instant) -> u32 {
+        if self.day == day_of(now) { self.writes } else { 0 }
+    }
+
+    /// The next second in which this key may be written.
+    fn slot(&self, now: Instant, key: &str, breakers: usize) -> Instant {
+        let used = u64::from(self.writes_on(now));
+        let more = u64::try_from(breakers.div_ceil(BREAKERS)).unwrap_or(u64::MAX).max(1);
+        let used = used.saturating_mul(more);
+        let stride =
+            STRIDES.iter().find(|(below, _)| used < u64::from(*below)).map_or(LAST_STRIDE, |(_, stride)| *stride);
+        let stride = stride.saturating_mul(more);
+        let second = now.as_millis() / 1000;
+        // Keys have different seconds.
+        let ahead = stride.saturating_sub(second.wrapping_add(hash(key)).checked_rem(stride).unwrap_or_default());
+        if ahead == stride { now } else { Instant::from_millis(second.saturating_add(ahead).saturating_mul(1000)) }
+    }
+}
+
+const fn day_of(now: Instant) -> u64 {
+    now.as_millis() / DAY_MS
+}
+
+/// FNV-1a: the same in every isolate.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) >> 8
+}
