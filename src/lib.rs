@@ -66,8 +66,8 @@
 //! Plain data: [`time`], [`rng`], [`message`], [`api`], [`error`], [`event`]. What an operator
 //! wrote: [`config`], [`policy`], [`access`], [`settings`]. What a client sent: [`caller`],
 //! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
-//! [`route`], [`sse`], [`stream`], [`provider`], [`explain`], [`fleet`]. One call: [`call`]. Its
-//! way into the world: [`runtime`], [`drive`].
+//! [`route`], [`load`], [`sse`], [`stream`], [`provider`], [`explain`], [`fleet`]. One call:
+//! [`call`]. Its way into the world: [`runtime`], [`drive`].
 
 pub mod access;
 pub mod api;
@@ -87,6 +87,7 @@ pub mod explain;
 pub mod fleet;
 pub mod jobs;
 mod json;
+pub mod load;
 pub mod message;
 pub mod native;
 pub mod news;
