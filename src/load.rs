@@ -215,12 +215,12 @@ mod tests {
     }
 
     fn enter(load: &mut Load, now: u64, most: u32) -> Option<Lease> {
-        load.try_enter(at(now), at(now + 60_000), Some(most), None)
+        load.try_enter(at(now), at(now).after(60_000), Some(most), None)
     }
 
     /// What a call that waits does at each of its timers.
     fn poll(load: &mut Load, now: u64, most: u32, ticket: Ticket) -> Option<Lease> {
-        let lease = load.try_enter(at(now), at(now + 60_000), Some(most), Some(ticket));
+        let lease = load.try_enter(at(now), at(now).after(60_000), Some(most), Some(ticket));
         lease.or_else(|| {
             assert!(load.wait(at(now), ticket, most));
             None
