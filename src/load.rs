@@ -21,6 +21,8 @@ pub struct Load {
     waiting: Vec<(Ticket, Instant)>,
     /// The average time to first token in eighths of a millisecond, and when it was last added to.
     first_token: Option<(u64, Instant)>,
+    /// Failures in a row, and when the last one came.
+    failed: Option<(u32, Instant)>,
 }
 
 /// A place at an endpoint. To be given back with [`Load::leave`].
@@ -59,6 +61,13 @@ const FORGET_MS: u64 = 60_000;
 /// the prompt, so a single long one would banish its endpoint; and an endpoint that stalls is known
 /// by the calls that pile up in flight before any sample comes.
 const PARTS: u64 = 8;
+
+/// So long after a failure an endpoint looks more loaded than it is: some attempts in 10 s are
+/// enough to find out whether it serves again.
+const FAILED_MS: u64 = 10_000;
+
+/// So many doublings at most: who looks 64 times as loaded is asked only when all others are busy.
+const MOST_DOUBLINGS: u32 = 6;
 
 /// How long a call may wait for a place, in milliseconds, when so much is left until its deadline:
 /// half of it at most, for whoever gets in needs time to answer.
@@ -164,6 +173,20 @@ impl Load {
             _ => ms.saturating_mul(PARTS),
         };
         self.first_token = Some((average, now));
+        self.on_success();
+    }
+
+    /// An answer is whole.
+    pub const fn on_success(&mut self) {
+        self.failed = None;
+    }
+
+    /// An attempt here has failed, pushback included. Not for what is the caller's mistake.
+    ///
+    /// Who fails at once has few calls in flight and would draw all others to itself; the breaker
+    /// does not end that where pushback is its answer.
+    pub fn on_failure(&mut self, now: Instant) {
+        self.failed = Some((self.failures(now).saturating_add(1), now));
     }
 
     /// The moving average of the time to first token in milliseconds; `None` without a sample in
@@ -175,11 +198,17 @@ impl Load {
     /// How long one more call might wait here, to be compared with other endpoints': the calls here
     /// and this one, times the time to first token. Where that is not known it is taken for
     /// `fastest_ms`, the shortest that is known among the candidates, so that this one is tried.
+    /// Each failure in a row doubles it.
     pub fn score(&self, now: Instant, fastest_ms: Option<u64>) -> u64 {
         let calls = self.in_flight(now).saturating_add(self.waiting(now)).saturating_add(1);
         // Where a clock stands still everything takes 0 ms, and calls still count.
         let each_ms = self.first_token_ms(now).or(fastest_ms).unwrap_or(1).max(1);
-        u64::try_from(calls).unwrap_or(u64::MAX).saturating_mul(each_ms)
+        let doubled = 2u64.saturating_pow(self.failures(now).min(MOST_DOUBLINGS));
+        u64::try_from(calls).unwrap_or(u64::MAX).saturating_mul(each_ms).saturating_mul(doubled)
+    }
+
+    fn failures(&self, now: Instant) -> u32 {
+        self.failed.filter(|(_, at)| now.since(*at) < FAILED_MS).map_or(0, |(count, _)| count)
     }
 
     fn drop_ended(&mut self, now: Instant) {
@@ -407,6 +436,20 @@ mod tests {
         slow.on_first_content(at(0), u64::MAX);
         let _lease = enter(&mut slow, 0, 9);
         assert!(slow.score(at(0), fastest) > u64::MAX / 16);
+    }
+
+    #[test]
+    fn who_fails_at_once_does_not_look_idle() {
+        let (mut load, fastest) = (Load::default(), Some(100));
+        load.on_failure(at(0));
+        assert_eq!(load.score(at(0), fastest), 200, "one failure weighs as much as one call");
+        (0..50).for_each(|_| load.on_failure(at(9000)));
+        assert_eq!(load.score(at(18_999), fastest), 6400);
+        assert_eq!(load.score(at(19_000), fastest), 100, "it is tried again");
+        load.on_failure(at(19_000));
+        assert_eq!(load.score(at(19_000), fastest), 200);
+        load.on_success();
+        assert_eq!(load.score(at(19_000), fastest), 100);
     }
 
     #[test]
