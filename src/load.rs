@@ -1,5 +1,5 @@
 //! How busy an endpoint is, as far as one isolate knows: which calls are in flight there, which
-//! wait for a place, and how soon its answers begin.
+//! wait for a place, how soon its answers begin, and whether it fails.
 //!
 //! Plain data that all calls share. Nobody is woken from here, because a future that another
 //! request wakes would run in that request's context: a call that waits asks again by a timer of
