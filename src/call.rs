@@ -12,6 +12,8 @@
 
 mod admission;
 mod attempt;
+mod choice;
+mod client;
 mod failure;
 mod flow;
 mod job;
@@ -23,11 +25,12 @@ use crate::{
     classify::Failure,
     config::{OnDeadline, Provider},
     deadline::{ClientTimers, Limits},
-    error::{Error, JobState},
+    error::JobState,
     event::Event,
     explain::Story,
     fleet::Fleet,
-    message::{Headers, Request, ResponseHead},
+    load::POLL_MS,
+    message::{Request, ResponseHead},
     policy::Policy,
     provider::vllm,
     rng::Rng,
@@ -35,8 +38,9 @@ use crate::{
     settings::{Endpoint, Model},
     time::Instant,
 };
-use admission::{LOOK_MS, Ticket};
-use attempt::{Attempt, BLANK_LINE};
+use admission::Ticket;
+use attempt::Attempt;
+use choice::Line;
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
 pub use admission::{Upkeep, key};
@@ -170,6 +174,8 @@ pub struct Call {
     waiting: Option<(Instant, usize)>,
     /// Until when nobody is asked, because other isolates may know better.
     awaiting_word: Option<Instant>,
+    /// A place in line.
+    line: Option<Line>,
     /// The last failure, while there is somebody left to ask.
     failure: Option<Failure>,
     /// The earliest moment at which an endpoint that was passed by may be asked again.
@@ -188,21 +194,21 @@ pub struct Call {
     out: VecDeque<Output>,
     emits: Vec<Emit>,
     over: bool,
-    /// When to look whether a word has come.
+    /// When to look whether a word has come, or a place become free.
     looks_at: Instant,
 }
 
 impl Call {
     /// A call that can begin now; its first attempt is among the outputs.
     pub fn new(now: Instant, order: Order, fleet: Rc<RefCell<Fleet>>) -> Self {
-        let Order { ask, model, policy, arrived, deadline_ms, seed, .. } = &order;
+        let Order { ask, policy, arrived, deadline_ms, seed, .. } = &order;
         let deadline_ms = deadline_ms.map_or(policy.deadline_ms, |own| own.min(policy.deadline_ms));
         let mut call = Self {
             fleet,
             rng: Rng::from_seed(*seed),
             deadline_ms,
             deadline: arrived.after(deadline_ms),
-            route: Route::new(&model.targets),
+            route: Route::new(&[]),
             started: 0,
             exchanges: 0,
             given_away: 0,
@@ -212,6 +218,7 @@ impl Call {
             job: JobState::default(),
             waiting: None,
             awaiting_word: None,
+            line: None,
             failure: None,
             shut_until: None,
             client: ClientTimers::new(*arrived, policy, ask.stream),
@@ -226,9 +233,10 @@ impl Call {
             out: VecDeque::new(),
             emits: Vec::new(),
             over: false,
-            looks_at: now.after(LOOK_MS),
+            looks_at: now.after(POLL_MS),
             order,
         };
+        call.route = call.lay_route(now);
         if now >= call.deadline {
             // The body alone took too long to come.
             call.expire(now);
@@ -295,8 +303,8 @@ impl Call {
         let attempts = self.attempts.iter().flat_map(Attempt::next);
         let attempts = attempts.filter(|_| self.paused.is_none());
         let waiting = self.waiting.map(|(at, _)| at);
-        let word = self.awaiting_word.map(|until| until.min(self.looks_at));
-        attempts.chain(waiting).chain(word).chain(self.client.next()).chain([self.deadline]).min()
+        let looks = (self.awaiting_word.is_some() || self.line.is_some()).then_some(self.looks_at);
+        attempts.chain(waiting).chain(looks).chain(self.client.next()).chain([self.deadline]).min()
     }
 
     /// When the call must be over.
@@ -354,70 +362,6 @@ impl Call {
         Some(outcome)
     }
 
-    /// Sends what an attempt let out to the client. The first that has something wins the call.
-    fn show(&mut self, now: Instant, id: u32) {
-        if self.winner.is_none() {
-            self.winner = Some(id);
-            self.first_content = Some(now);
-            let losers: Vec<u32> =
-                self.attempts.iter().map(|attempt| attempt.id).filter(|other| *other != id).collect();
-            losers.into_iter().for_each(|id| self.drop_attempt(now, id));
-            let head = self
-                .attempts
-                .first()
-                .and_then(Attempt::head)
-                .map(|(status, headers)| (status, vllm::returned(headers)));
-            if let Some((status, headers)) = head {
-                self.commit(now, status, headers);
-            }
-        }
-        // Taken and given back, so that its memory serves for every chunk.
-        let mut emits = std::mem::take(&mut self.emits);
-        for emit in emits.drain(..) {
-            self.emit(now, emit);
-        }
-        self.emits = emits;
-    }
-
-    fn emit(&mut self, now: Instant, emit: Emit) {
-        let emit = match emit {
-            // What has gone out unseen may end inside an event.
-            Emit::Bytes(bytes) if self.piped => Emit::Bytes([BLANK_LINE, &bytes].concat()),
-            emit => emit,
-        };
-        let length = match &emit {
-            Emit::Bytes(bytes) => bytes.len(),
-            Emit::Slice(range) => range.len(),
-        };
-        if length == 0 {
-            // Some streams take an empty piece for their end, or for a mistake.
-            return;
-        }
-        self.bytes = self.bytes.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
-        self.client.on_bytes(now);
-        self.out.push_back(Output::Emit(emit));
-    }
-
-    /// Spends the HTTP status, unless it is spent.
-    fn commit(&mut self, now: Instant, status: u16, mut headers: Headers) {
-        if std::mem::replace(&mut self.committed, true) {
-            return;
-        }
-        let streams = self.order.ask.stream && status == 200;
-        if streams {
-            headers.set("cache-control", "no-cache");
-            // Asks nginx and its like not to collect the stream before they pass it on.
-            headers.set("x-accel-buffering", "no");
-        }
-        if self.winner.is_some() || status != 200 && self.started > 0 {
-            headers.set("x-fairlead-endpoint", self.endpoint_name());
-        }
-        headers.set("x-fairlead-attempts", self.started.to_string());
-        headers.set("server-timing", self.server_timing(now));
-        self.client.on_commit(now, streams);
-        self.out.push_back(Output::Commit(ResponseHead { status, headers }));
-    }
-
     fn on_timeout(&mut self, now: Instant) {
         let due = |attempt: &Attempt| {
             let (_, timer) = attempt.timers.next().filter(|(at, _)| *at <= now)?;
@@ -429,12 +373,8 @@ impl Call {
                 None => self.close(now, id),
             }
         }
-        if let Some(until) = self.awaiting_word {
-            self.looks_at = now.after(LOOK_MS);
-            if until <= now || !self.is_uninformed() {
-                self.awaiting_word = None;
-                self.begin(now);
-            }
+        if self.looks_at <= now {
+            self.look_around(now);
         }
         if let Some((_, target)) = self.waiting.take_if(|(at, _)| *at <= now) {
             // While the client took its time, the moment may have passed: then only the deadline
@@ -527,55 +467,6 @@ impl Call {
         self.blame_for_deadline(now);
         let error = self.story().deadline(self.deadline_ms);
         self.fail(now, &error);
-    }
-
-    /// Ends the call in an error: as its answer, or inside the stream that has begun.
-    fn fail(&mut self, now: Instant, error: &Error) {
-        let dialect = self.order.ask.api.dialect();
-        self.note_job();
-        let error = &self.with_job(error.clone());
-        let mut whole = true;
-        if !self.committed {
-            let mut headers = Headers::from_iter([("content-type", "application/json"), ("x-should-retry", "false")]);
-            if let Some(ms) = error.retry_after_ms {
-                headers.set("retry-after", ms.div_ceil(1000).to_string());
-            }
-            self.commit(now, error.code.status(), headers);
-            self.emit(now, Emit::Bytes(error.body(dialect)));
-        } else if self.order.ask.stream {
-            self.emit(now, Emit::Bytes(error.event(dialect)));
-        } else {
-            // Half of an answer that does not stream has gone out, which nothing but a broken
-            // connection can tell.
-            whole = false;
-        }
-        self.end(now, whole, error.code.as_str(), error.param.clone());
-    }
-
-    fn end(&mut self, now: Instant, whole: bool, outcome: &str, param: Option<String>) {
-        let winner = self.attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
-        let counts = winner.map(Attempt::counts).unwrap_or_default();
-        self.over = true;
-        while let Some(id) = self.attempts.first().map(|attempt| attempt.id) {
-            self.drop_attempt(now, id);
-        }
-        self.waiting = None;
-        self.out.push_back(Output::Event(Event::CallEnded {
-            outcome: outcome.to_owned(),
-            param,
-            endpoint: Some(self.endpoint_name()),
-            attempts: self.started,
-            stream: self.order.ask.stream,
-            first_content_ms: self.first_content.map(|at| at.since(self.order.arrived)),
-            total_ms: now.since(self.order.arrived),
-            bytes: self.bytes,
-            native: self.piped,
-            events: counts.events,
-            malformed: counts.malformed,
-            prompt_tokens: counts.usage.prompt_tokens,
-            completion_tokens: counts.usage.completion_tokens,
-        }));
-        self.out.push_back(Output::Done { whole });
     }
 
     /// Gives an attempt up, before anything else is done: the client may be slow to take what it is

@@ -22,8 +22,8 @@ pub enum Event {
         endpoint: String,
         /// Why: a timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`.
         reason: String,
-        /// `retry` or `failover`; or why not: `attempts_spent`, `nobody_left`, `no_time_left`,
-        /// `budget_spent`, `circuit_open`, `content_shown`, `another_attempt_runs`.
+        /// `retry`, `failover`, or `line` where it waits for a place; or why not: `attempts_spent`, `nobody_left`, `no_time_left`,
+        /// `budget_spent`, `circuit_open`, `no_room`, `content_shown`, `another_attempt_runs`.
         then: &'static str,
         /// Milliseconds until the next attempt.
         wait_ms: u64,

@@ -5,6 +5,7 @@ use crate::{
     breaker::Breaker,
     budget::Budget,
     jobs::{Health, Op},
+    load::{Load, Ticket, Tickets},
     news::Channel,
     quota::Quota,
     time::Instant,
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Fleet {
     sites: Vec<Site>,
+    turns: Tickets,
     /// Before each endpoint, by its place and that of the entry of `models`.
     gates: BTreeMap<(usize, usize), Gate>,
     shared: Option<Shared>,
@@ -34,6 +36,7 @@ pub struct Shared {
 struct Site {
     budget: Budget,
     queue: Queue,
+    load: Load,
     /// Before all entries: it opens by an operator's word alone.
     isolation: Gate,
 }
@@ -145,6 +148,16 @@ impl Fleet {
     /// The retry budget of this endpoint.
     pub fn budget(&mut self, endpoint: usize) -> &mut Budget {
         &mut self.site(endpoint).budget
+    }
+
+    /// How busy this endpoint is.
+    pub fn load(&mut self, endpoint: usize) -> &mut Load {
+        &mut self.site(endpoint).load
+    }
+
+    /// A place behind all who wait already.
+    pub const fn issue_turn(&mut self) -> Ticket {
+        self.turns.issue()
     }
 
     /// The job queue of this endpoint.

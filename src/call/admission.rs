@@ -4,10 +4,13 @@ use super::{Attempt, Call, Output};
 use crate::{
     breaker::{Admission, Change, Outcome, Pass, Rules},
     classify::Failure,
+    config::Strategy,
     error::{Code, Error},
     event::Event,
     fleet::{Fleet, Which},
+    load::{Lease, POLL_MS, Ticket as Turn},
     policy::BreakerPolicy,
+    route::{self, Route},
     settings::{Model, Target},
     time::Instant,
 };
@@ -17,8 +20,18 @@ use std::{cell::RefCell, rc::Rc};
 #[derive(Debug)]
 pub(super) struct Ticket {
     pass: Option<Pass>,
+    lease: Lease,
     /// When it was sent, or its worker began.
     since: Instant,
+}
+
+/// Why a target cannot be asked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// Its breaker is open.
+    Shut,
+    /// It has as many calls as it may.
+    Full,
 }
 
 /// A record that is to be read or written, beside the call.
@@ -50,9 +63,6 @@ impl Upkeep {
 /// How long a call waits for what others say, in an isolate that has not heard anything yet. KV answers within 5 ms
 /// where somebody has read the key lately (platform facts, section 1).
 const FIRST_WORD_MS: u64 = 200;
-
-/// How often a waiting call looks whether it may go on: nobody may wake it from another request.
-pub(super) const LOOK_MS: u64 = 10;
 
 /// When to come back to an endpoint that an operator has isolated: nobody knows.
 const ISOLATED_MS: u64 = 30_000;
@@ -140,9 +150,37 @@ impl Call {
         (!asks).then_some(Which { endpoint: target.index, entry: None })
     }
 
-    /// Lets the call through to a target; or says when that may be tried again.
-    pub(super) fn enter(&mut self, now: Instant, target: usize) -> Result<Ticket, Option<Instant>> {
-        let Some(chosen) = self.order.model.targets.get(target) else { return Err(None) };
+    /// The targets in the order of trying.
+    pub(super) fn lay_route(&mut self, now: Instant) -> Route {
+        let Model { strategy, targets, .. } = &*self.order.model;
+        let mut fleet = self.fleet.borrow_mut();
+        let fastest = match strategy {
+            Strategy::LeastLoaded => {
+                targets.iter().filter_map(|target| fleet.load(target.index).first_token_ms(now)).min()
+            }
+            Strategy::Failover | Strategy::Weighted => None,
+        };
+        let order =
+            route::order(*strategy, targets, |endpoint| fleet.load(endpoint).score(now, fastest), &mut self.rng);
+        Route::ordered(targets, &order)
+    }
+
+    /// Goes on if what it waits for has come: the first word of others, or a place.
+    pub(super) fn look_around(&mut self, now: Instant) {
+        match self.awaiting_word {
+            Some(until) if until <= now || !self.is_uninformed() => {
+                self.awaiting_word = None;
+                self.begin(now);
+            }
+            Some(_) => self.looks_at = now.after(POLL_MS),
+            None if self.line.is_some() => self.look_for_room(now),
+            None => {}
+        }
+    }
+
+    /// Lets the call through to a target, in its turn if it stands in line.
+    pub(super) fn enter(&mut self, now: Instant, target: usize, turn: Option<Turn>) -> Result<Ticket, Turned> {
+        let Some(chosen) = self.order.model.targets.get(target) else { return Err(Turned::Shut) };
         let policy = self.order.model.policy.breaker.as_ref();
         let mut fleet = self.fleet.borrow_mut();
         let mut pass = None;
@@ -156,28 +194,40 @@ impl Call {
                     self.look_after(now, target);
                     let until = until.unwrap_or_else(|| now.after(ISOLATED_MS));
                     self.shut_until = Some(self.shut_until.map_or(until, |other| other.min(until)));
-                    return Err(Some(until));
+                    return Err(Turned::Shut);
                 }
             }
         }
-        Ok(Ticket { pass, since: now })
+        let errand = self.order.ask.errand.is_some();
+        let most = chosen.endpoint.max_concurrency.filter(|_| !errand);
+        let Some(lease) = fleet.load(chosen.index).try_enter(now, self.deadline, most, turn) else {
+            drop(fleet);
+            self.count(now, target, pass, Outcome::Neutral);
+            return Err(Turned::Full);
+        };
+        Ok(Ticket { pass, lease, since: now })
     }
 
     /// Gives a ticket back that is not used.
-    pub(super) fn tear(&mut self, now: Instant, target: usize, ticket: Option<Ticket>) -> Option<Ticket> {
-        let chosen = self.order.model.targets.get(target)?;
-        let (which, policy) = self.which_of(chosen).zip(self.order.model.policy.breaker.as_ref())?;
-        let rules = Rules { policy, alone: is_alone(&self.order.model) };
-        let mut fleet = self.fleet.borrow_mut();
-        fleet.gate(which).breaker.on_end(now, rules, ticket?.pass?, Outcome::Neutral, &mut self.rng);
-        None
+    pub(super) fn tear(&mut self, now: Instant, target: usize, ticket: Ticket) {
+        let endpoint = self.endpoint_index(target);
+        self.fleet.borrow_mut().load(endpoint).leave(ticket.lease);
+        self.count(now, target, ticket.pass, Outcome::Neutral);
     }
 
     /// An attempt has ended in this, as far as its endpoint is concerned. The first word counts.
     pub(super) fn conclude(&mut self, now: Instant, id: u32, outcome: Outcome) {
         let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
-        let (target, ticket) = (attempt.target, attempt.ticket.take());
-        let Some(Ticket { pass: Some(pass), .. }) = ticket else { return };
+        let target = attempt.target;
+        let Some(Ticket { pass, lease, .. }) = attempt.ticket.take() else { return };
+        let endpoint = self.endpoint_index(target);
+        self.fleet.borrow_mut().load(endpoint).leave(lease);
+        self.count(now, target, pass, outcome);
+    }
+
+    /// Tells a target's breaker how a call that it had let through has ended.
+    fn count(&mut self, now: Instant, target: usize, pass: Option<Pass>, outcome: Outcome) {
+        let Some(pass) = pass else { return };
         let Some(chosen) = self.order.model.targets.get(target) else { return };
         let Some((which, policy)) = self.which_of(chosen).zip(self.order.model.policy.breaker.as_ref()) else { return };
         let failed = matches!(outcome, Outcome::Failed(_));
@@ -230,7 +280,20 @@ impl Call {
         let since = self.attempts.iter().find(|attempt| attempt.id == id).and_then(|attempt| attempt.ticket.as_ref());
         let streamed = self.first_content.filter(|_| self.order.ask.stream);
         let first_content_ms = since.zip(streamed).map(|(ticket, at)| at.since(ticket.since));
+        if streamed.is_none() {
+            let endpoint = self.endpoint_index(self.last_target);
+            self.fleet.borrow_mut().load(endpoint).on_success();
+        }
         self.conclude(now, id, Outcome::Served { first_content_ms });
+    }
+
+    /// A stream's first content has come.
+    pub(super) fn on_first_content(&mut self, now: Instant, id: u32) {
+        let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
+        let (endpoint, ticket) = (self.endpoint_index(attempt.target), attempt.ticket.as_ref());
+        if let Some(ticket) = ticket.filter(|_| self.order.ask.stream) {
+            self.fleet.borrow_mut().load(endpoint).on_first_content(now, now.since(ticket.since));
+        }
     }
 
     /// Nobody may be asked.
