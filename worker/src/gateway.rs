@@ -3,7 +3,7 @@
 //! Read from the environment once per isolate. Only plain data may live here: a Worker must not
 //! touch one request's streams, bodies or signals from another.
 
-use crate::log;
+use crate::{log, store::BoundStore};
 use fairlead_core::{
     config::Mistake,
     fleet::Fleet,
@@ -45,11 +45,31 @@ fn read(env: &Env) -> Gateway {
     for warning in &reading.warnings {
         log::config("warn", warning);
     }
+    let fleet = match &reading.settings {
+        Some(settings) if store(env).is_some() => Fleet::shared(breakers_of(settings)),
+        _ => Fleet::default(),
+    };
     Gateway {
         settings: reading.settings.ok_or(reading.mistakes),
         admin_key: reading.admin_key,
-        fleet: Rc::new(RefCell::new(Fleet::default())),
+        fleet: Rc::new(RefCell::new(fleet)),
     }
+}
+
+/// How many records a store may come to hold: one for each target of each entry, and one for each
+/// endpoint.
+fn breakers_of(settings: &Settings) -> usize {
+    let targets: usize = settings.models.iter().map(|model| model.targets.len()).sum();
+    targets.saturating_add(settings.endpoints.len())
+}
+
+/// Where isolates leave word for each other: the Durable Objects of `BREAKERS`, or else the KV
+/// namespace `STATE`.
+pub fn store(env: &Env) -> Option<BoundStore> {
+    let bound = |name| Some(binding(env, name)).filter(JsValue::is_object);
+    bound("BREAKERS")
+        .map(|objects| BoundStore::objects(&objects))
+        .or_else(|| bound("STATE").map(|kv| BoundStore::namespace(&kv)))
 }
 
 /// `CONFIG` and its `CONFIG_<KEY>` parts, each text or an object.

@@ -11,6 +11,7 @@ mod pump;
 mod response;
 mod routes;
 mod runtime;
+mod store;
 
 use std::rc::Rc;
 use worker::{Context, Env, Result, event};

@@ -123,7 +123,7 @@ impl Runtime for WorkerRuntime {
     }
 
     fn store(&self) -> Option<Rc<dyn Store>> {
-        None
+        Some(Rc::new(gateway::store(&self.env)?))
     }
 }
 
