@@ -11,6 +11,8 @@ import { fileURLToPath } from 'node:url';
 
 const repository = new URL('../../', import.meta.url);
 const build = new URL('worker/build/', repository);
+/** What the Worker exports besides its handler, as the migration in wrangler.toml says it. */
+const EXPORTS = { Breakers: { type: 'durable-object', storage: 'sqlite' } };
 /** No request of a test takes so long unless something hangs. */
 const LONGEST_MS = 20_000;
 
@@ -20,14 +22,16 @@ const LONGEST_MS = 20_000;
  * @param {Record<string, string>} [more.secrets] by name
  * @param {Record<string, object>} [more.env] further bindings, as Miniflare describes them
  * @param {Record<string, string>} [more.workers] the source of further Workers, by the names that bindings lead to
+ * @param {number} [more.isolates] how many isolates there are, each with the same bindings; one that was not asked
+ *   anything yet has nothing behind it. Requests go to the first, or to `gateway.isolates[n]`
  */
-export async function startGateway(config, { secrets = {}, env = {}, workers = {} } = {}) {
+export async function startGateway(config, { secrets = {}, env = {}, workers = {}, isolates = 1 } = {}) {
   const gateway = new Gateway();
   await gateway.start({
     ...(config && { CONFIG: { type: 'json', value: config } }),
     ...Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, { type: 'text', value }])),
     ...env,
-  }, workers);
+  }, workers, isolates);
   return gateway;
 }
 
@@ -36,6 +40,12 @@ export function endpointsOf(servers) {
   return Object.entries(servers).map(([name, { url }]) => ({ name, provider: 'vllm', base_url: `${url}/v1` }));
 }
 
+/** A KV namespace of its own, as the binding `STATE`. */
+export const STATE = { type: 'kv', id: 'state' };
+
+/** The Durable Objects, as the binding `BREAKERS`. */
+export const BREAKERS = { type: 'durable-object', worker: 'fairlead', exportName: 'Breakers' };
+
 export const sha256 = (text) => createHash('sha256').update(text).digest('hex');
 
 /** The requests of one call that a simulated server has seen, by the id that the client gave the call. */
@@ -43,39 +53,12 @@ export function requestsOf(server, id) {
   return server.requests.filter(({ headers }) => headers['x-request-id']?.replace(/-\d+$/, '') === id);
 }
 
-class Gateway extends EventEmitter {
-  /** What the Worker logged, as objects. */
-  logs = [];
-  /** All that was printed, word for word. */
-  printed = [];
-  /** What nobody was ready for: exceptions that the Worker logged, and whatever workerd itself printed. */
-  troubles = [];
-  #miniflare;
+/** One isolate of the gateway, at its own address. */
+class Isolate {
   #url;
 
-  constructor() {
-    super();
-    this.setMaxListeners(0);
-  }
-
-  async start(env, workers) {
-    this.#miniflare = new Miniflare({
-      cf: false, // otherwise it asks the network where this machine is
-      telemetry: { enabled: false },
-      enableDevRegistry: false,
-      handleStructuredLogs: ({ level, message }) => this.#hear(level, message),
-      workers: [
-        {
-          config: { name: 'fairlead', ...compatibility(), manifest: manifestOf(built()), env },
-          dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
-        },
-        ...Object.entries(workers).map(([name, source]) => ({
-          config: { name, ...compatibility(), manifest: manifestOf({ 'index.js': { type: 'esm', contents: source } }) },
-        })),
-      ],
-    });
-    await this.#miniflare.ready;
-    this.#url = await this.#miniflare.unsafeGetDirectURL('fairlead');
+  constructor(url) {
+    this.#url = url;
   }
 
   /** Without a path: `${url}/v1` is an OpenAI client's base URL. */
@@ -97,6 +80,62 @@ class Gateway extends EventEmitter {
       signal: AbortSignal.any([AbortSignal.timeout(LONGEST_MS), ...(signal ? [signal] : [])]),
       ...init,
     });
+  }
+}
+
+class Gateway extends EventEmitter {
+  /** What the Worker logged, as objects. */
+  logs = [];
+  /** All that was printed, word for word. */
+  printed = [];
+  /** What nobody was ready for: exceptions that the Worker logged, and whatever workerd itself printed. */
+  troubles = [];
+  /** Each with a memory of its own, all with the same bindings. */
+  isolates = [];
+  #miniflare;
+
+  constructor() {
+    super();
+    this.setMaxListeners(0);
+  }
+
+  async start(env, workers, isolates) {
+    const names = Array.from({ length: isolates }, (_, at) => (at === 0 ? 'fairlead' : `fairlead-${at + 1}`));
+    this.#miniflare = new Miniflare({
+      cf: false, // otherwise it asks the network where this machine is
+      telemetry: { enabled: false },
+      enableDevRegistry: false,
+      handleStructuredLogs: ({ level, message }) => this.#hear(level, message),
+      workers: [
+        ...names.map((name) => ({
+          config: { name, ...compatibility(), manifest: manifestOf(built()), env, exports: EXPORTS },
+          dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
+        })),
+        ...Object.entries(workers).map(([name, source]) => ({
+          config: { name, ...compatibility(), manifest: manifestOf({ 'index.js': { type: 'esm', contents: source } }) },
+        })),
+      ],
+    });
+    await this.#miniflare.ready;
+    for (const name of names) this.isolates.push(new Isolate(await this.#miniflare.unsafeGetDirectURL(name)));
+  }
+
+  /** What stands in the KV namespace `STATE`. */
+  state() {
+    return this.#miniflare.getKVNamespace('STATE', 'fairlead');
+  }
+
+  /** The first isolate's. */
+  get url() {
+    return this.isolates[0].url;
+  }
+
+  get port() {
+    return this.isolates[0].port;
+  }
+
+  fetch(path, init) {
+    return this.isolates[0].fetch(path, init);
   }
 
   /** The first log line that has these fields, once it is there. */
