@@ -43,6 +43,10 @@ pub trait Runtime: Clone + 'static {
 /// Where isolates leave word for each other: one small text under each key. Nothing relies on it: what it tells may
 /// be a minute old, what it is told may be lost, and it may take for ever.
 pub trait Store {
+    /// What it is, in a word for an operator.
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
     /// The text under a key; `None` where there is none.
     fn get(&self, key: &str) -> Later<Option<String>>;
     /// Puts a text under a key.

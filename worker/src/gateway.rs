@@ -46,8 +46,12 @@ fn read(env: &Env) -> Gateway {
         log::config("warn", warning);
     }
     let fleet = match &reading.settings {
-        Some(settings) if store(env).is_some() => Fleet::shared(breakers_of(settings)),
-        _ => Fleet::default(),
+        Some(settings) => match store(env) {
+            Some(store) if store.grants_leases() => Fleet::electing(breakers_of(settings)),
+            Some(_) => Fleet::shared(breakers_of(settings)),
+            None => Fleet::default(),
+        },
+        None => Fleet::default(),
     };
     Gateway {
         settings: reading.settings.ok_or(reading.mistakes),

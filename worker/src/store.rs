@@ -4,7 +4,10 @@
 //! Nothing here is in the path of an answer: the core asks beside its calls, and knows what to do
 //! when a store fails, lies or says nothing.
 
-use fairlead_core::runtime::{Later, Store, StoreError};
+use fairlead_core::{
+    breaker::merge,
+    runtime::{Later, Store, StoreError},
+};
 use js_sys::{Array, Promise};
 use wasm_bindgen::{JsValue, prelude::*};
 use wasm_bindgen_futures::JsFuture;
@@ -58,9 +61,18 @@ impl BoundStore {
     pub fn objects(objects: &JsValue) -> Self {
         Self { inner: Objects::new(objects).into(), grants_leases: true }
     }
+
+    /// Whether it elects who probes.
+    pub const fn grants_leases(&self) -> bool {
+        self.grants_leases
+    }
 }
 
 impl Store for BoundStore {
+    fn kind(&self) -> &'static str {
+        if self.grants_leases { "durable_object" } else { "kv" }
+    }
+
     fn get(&self, key: &str) -> Later<Option<String>> {
         let answer = self.inner.get(key);
         Box::pin(async move { Ok(settled(answer).await?.as_string()) })
@@ -105,8 +117,4 @@ impl Breakers {
         let merged = brought.get(0).as_string().map(|new| merge(brought.get(1).as_string().as_deref(), &new));
         self.ledger.answer(request, merged.as_deref())
     }
-}
-
-fn merge(_old: Option<&str>, new: &str) -> String {
-    new.to_owned()
 }
