@@ -125,6 +125,12 @@ class Gateway extends EventEmitter {
     return this.#miniflare.getKVNamespace('STATE', 'fairlead');
   }
 
+  /** The Durable Object of an endpoint. */
+  async object(endpoint) {
+    const objects = await this.#miniflare.getDurableObjectNamespace('BREAKERS', 'fairlead');
+    return objects.get(objects.idFromName(endpoint));
+  }
+
   /** The first isolate's. */
   get url() {
     return this.isolates[0].url;
