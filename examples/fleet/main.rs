@@ -1,9 +1,11 @@
 //! Runs fleets of isolates in virtual time and prints what came of it, as `docs/fleet.md` shows.
 //!
 //! ```text
-//! cargo run --release --example fleet                 prints the tables
-//! cargo run --release --example fleet -- --write      writes docs/fleet.md and its pictures
-//! cargo run --release --example fleet -- --quick      two seeds, and no whole day
+//! cargo run --release --example fleet                        prints the tables
+//! cargo run --release --example fleet -- --write             writes docs/fleet.md and its pictures
+//! cargo run --release --example fleet -- --quick             two seeds, and no whole day
+//! cargo run --release --example fleet -- --only brown        the scenarios with this in their names
+//! cargo run --release --example fleet -- --seeds 5           so many seeds
 //! ```
 
 #![allow(
@@ -38,31 +40,37 @@ use std::{
 };
 
 /// How much is run.
-#[derive(Clone, Copy)]
+#[derive(Clone, Default)]
 pub struct Extent {
-    /// Seeds of a scenario that its targets are held against,
+    /// Seeds of a scenario,
     pub seeds: u64,
-    /// of any other,
-    pub others: u64,
     /// and of a whole day.
     pub days: u64,
+    /// Part of the names of the scenarios that are run.
+    pub only: String,
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let known = ["--write", "--quick"];
-    if let Some(unknown) = arguments.iter().find(|argument| !known.contains(&argument.as_str())) {
-        eprintln!("`{unknown}` is none of {known:?}");
-        return ExitCode::FAILURE;
+    let mut extent = Extent { seeds: 20, days: 2, only: String::new() };
+    let mut writes = false;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--write" => writes = true,
+            "--quick" => (extent.seeds, extent.days) = (2, 0),
+            "--only" => extent.only = arguments.next().unwrap_or_default(),
+            "--seeds" => match arguments.next().and_then(|seeds| seeds.parse().ok()) {
+                Some(seeds @ 1..) => extent.seeds = seeds,
+                _ => return refuse("`--seeds` wants a number"),
+            },
+            other => return refuse(&format!("`{other}` is none of --write, --quick, --only, --seeds")),
+        }
     }
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let extent = if has("--quick") {
-        Extent { seeds: 2, others: 2, days: 0 }
-    } else {
-        Extent { seeds: 20, others: 20, days: 2 }
-    };
-    let page = page::make(extent);
-    if !has("--write") {
+    if writes && !extent.only.is_empty() {
+        return refuse("what is written holds all scenarios: `--write` without `--only`");
+    }
+    let page = page::make(&extent);
+    if !writes {
         println!("{}", page.text);
         return ExitCode::SUCCESS;
     }
@@ -72,6 +80,11 @@ fn main() -> ExitCode {
         fs::write(format!("{root}/docs/{name}"), text).expect("the folder docs can be written to");
     }
     ExitCode::SUCCESS
+}
+
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::FAILURE
 }
 
 /// Runs each contestant with each seed from 1 on, on all cores; for each contestant what each seed came to.

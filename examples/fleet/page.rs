@@ -31,29 +31,30 @@ const NORMAL: f64 = 0.95;
 const HEAD: &str = include_str!("head.md");
 
 /// Runs everything.
-pub fn make(extent: Extent) -> Page {
-    let Extent { seeds, others, days } = extent;
-    let mut text = HEAD.to_owned();
-    let mut picture = String::new();
-    for (place, scenario) in [scenarios::refuses(), scenarios::silent()].iter().enumerate() {
-        let played = play(scenario, &CONTESTANTS, seeds);
+pub fn make(extent: &Extent) -> Page {
+    let Extent { seeds, days, only } = extent;
+    let mut page = Page { text: HEAD.to_owned(), outage: String::new(), metastable: String::new() };
+    let outages = [scenarios::refuses(), scenarios::silent()];
+    let all = outages.into_iter().chain(scenarios::fleets()).chain(scenarios::ills());
+    for (place, scenario) in all.enumerate().filter(|(_, scenario)| scenario.name.contains(only)) {
+        let played = play(&scenario, &CONTESTANTS, *seeds);
+        page.text += &section(&scenario, &CONTESTANTS, &played);
         if place == 0 {
-            picture = outage_picture(scenario, &played);
-        }
-        text += &section(scenario, &CONTESTANTS, &played);
-        if place == 0 {
-            text += "\n![One run of it](fleet-outage.svg)\n";
+            page.outage = outage_picture(&scenario, &played);
+            page.text += "\n![One run of it](fleet-outage.svg)\n";
         }
     }
-    for scenario in scenarios::fleets().iter().chain(&scenarios::ills()) {
-        text += &section(scenario, &CONTESTANTS, &play(scenario, &CONTESTANTS, others));
+    let day = scenarios::day();
+    if *days > 0 && day.name.contains(only) {
+        let contestants = [Contestant::Fairlead];
+        page.text += &section(&day, &contestants, &play(&day, &contestants, *days));
     }
-    if days > 0 {
-        let (scenario, contestants) = (scenarios::day(), [Contestant::Fairlead]);
-        text += &section(&scenario, &contestants, &play(&scenario, &contestants, days));
+    if "metastable".contains(only.as_str()) {
+        let (section, picture) = metastable(*seeds);
+        page.text += &section;
+        page.metastable = picture;
     }
-    let (section, metastable) = metastable(seeds);
-    Page { text: text + &section, outage: picture, metastable }
+    page
 }
 
 fn section(scenario: &Scenario, contestants: &[Contestant], played: &[Vec<Counts>]) -> String {
@@ -79,7 +80,8 @@ fn line(contestant: Contestant, seconds: usize, value: impl Fn(usize) -> f64) ->
         Contestant::Oracle => RGBColor(60, 150, 70),
         Contestant::Plain => RGBColor(120, 60, 150),
     };
-    let points = (0..seconds).map(|second| (second as f64 / 60.0, value(second))).collect();
+    // A value over five seconds stands in their middle.
+    let points = (0..seconds).map(|second| ((second as f64 + 2.5) / 60.0, value(second))).collect();
     Line { name: contestant.name(), color, points }
 }
 

@@ -29,6 +29,9 @@ pub enum Axis {
 pub type Span = (f64, f64);
 
 const GREY: RGBColor = RGBColor(235, 225, 225);
+/// To the right of the panels, in pixels.
+const LEGEND_WIDTH: i32 = 125;
+
 const FONT: (&str, i32) = ("sans-serif", 13);
 
 /// Draws panels above each other, over the same minutes.
@@ -40,7 +43,12 @@ pub fn draw(minutes: f64, wrong: Span, panels: &[Panel]) -> String {
         root.fill(&WHITE).expect("drawing into memory");
         for (area, panel) in root.split_evenly((panels.len(), 1)).iter().zip(panels) {
             let mut chart = ChartBuilder::on(area);
-            chart.caption(panel.title, ("sans-serif", 16)).margin(8).x_label_area_size(34).y_label_area_size(52);
+            chart
+                .caption(panel.title, ("sans-serif", 16))
+                .margin(8)
+                .margin_right(LEGEND_WIDTH)
+                .x_label_area_size(34)
+                .y_label_area_size(52);
             match panel.axis {
                 Axis::Share => {
                     let chart = chart.build_cartesian_2d(0.0..minutes, 0.0..1.05).expect("room");
@@ -69,14 +77,15 @@ fn fill<'a, 'b: 'a, Y>(
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     let (least, most) = values;
+    let right = i32::try_from(chart.plotting_area().dim_in_pixel().0).expect("a few pixels");
     let shade = Rectangle::new([(wrong.0, least), (wrong.1, most)], GREY.filled());
     chart.draw_series([shade]).expect("drawing into memory");
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
-        .x_labels(18)
+        .x_labels(20)
         .y_labels(6)
-        .x_label_formatter(&|minute| format!("{minute:.0}"))
+        .x_label_formatter(&|minute| format!("{minute}"))
         .y_label_formatter(&|value| print(*value))
         .x_desc("minutes")
         .label_style(FONT)
@@ -93,9 +102,7 @@ fn fill<'a, 'b: 'a, Y>(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GREY)
+        .position(SeriesLabelPosition::Coordinate(right + 6, 0))
         .label_font(FONT)
         .draw()
         .expect("drawing into memory");

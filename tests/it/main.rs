@@ -37,6 +37,7 @@ mod deadline;
 mod dialects;
 mod event_stream;
 mod faults;
+mod fleet;
 mod framing;
 mod jobs;
 mod native;
