@@ -38,6 +38,8 @@ pub struct Breaker {
     window: Window,
     /// Failures without a success between them.
     streak: u32,
+    /// Since when calls have been let through and none has shown a sign of life.
+    silent_since: Option<Instant>,
     /// The last failures of the two clients that failed last.
     failed: [Option<(usize, Instant)>; 2],
     /// How often the time of an opening has been doubled.
@@ -167,6 +169,9 @@ const SOON_MS: u64 = 8000;
 /// 90 s (30 s between two reads, 60 s in KV), comes before most isolates have sent their own.
 const DOUBLING_MS: u64 = 25_000;
 
+/// An endpoint that answers nobody for so long may be ill.
+const SILENT_MS: u64 = 10_000;
+
 /// So long other isolates are remembered.
 const COMPANY_MS: u64 = 600_000;
 
@@ -178,7 +183,10 @@ impl Breaker {
         let company = self.company(now);
         let pass = Pass { generation: self.generation, at: now, client, probe: false };
         let (until, probe) = match &mut self.state {
-            State::Closed => return Admission::Admitted(pass),
+            State::Closed => {
+                self.silent_since = self.silent_since.or(Some(now));
+                return Admission::Admitted(pass);
+            }
             State::Isolated => return Admission::Refused { until: None },
             State::Open { only: Some(only), .. } if Some(*only) != client => return Admission::Admitted(pass),
             State::Open { until, probe, .. } => (*until, probe),
@@ -227,6 +235,7 @@ impl Breaker {
         }
         self.window.add(now, policy.window_ms, false);
         self.streak = 0;
+        self.silent_since = None;
         // Whoever was let in behind some word about this endpoint, and was served, knows better.
         self.known_at = self.known_at.max(pass.at);
         None
@@ -314,6 +323,7 @@ impl Breaker {
         self.generation = self.generation.wrapping_add(1);
         self.why = why;
         self.window.clear();
+        self.silent_since = None;
         self.leased_until = None;
     }
 
@@ -448,9 +458,15 @@ impl Breaker {
         self.elects && until <= now && !has_one && !lately(probe, PROBE_MS) && !lately(self.lease_asked, LEASE_EVERY_MS)
     }
 
+    /// The endpoint has begun to answer a call.
+    pub const fn on_sign_of_life(&mut self) {
+        self.silent_since = None;
+    }
+
     /// Whether everything is well as far as this isolate knows.
-    pub fn is_calm(&self) -> bool {
-        self.state == State::Closed && self.streak == 0
+    pub fn is_calm(&self, now: Instant) -> bool {
+        let silent = self.silent_since.is_some_and(|since| now.since(since) >= SILENT_MS);
+        self.state == State::Closed && self.streak == 0 && !silent
     }
 
     /// What there is to see of it.

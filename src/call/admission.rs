@@ -119,7 +119,7 @@ impl Call {
         for which in [self.isolation_of(chosen), self.which_of(chosen)].into_iter().flatten() {
             let gate = fleet.gate(which);
             let wants_lease = gate.breaker.asks_for_lease(now);
-            if !wants_lease && !gate.channel.is_due(now, gate.breaker.is_calm()) {
+            if !wants_lease && !gate.channel.is_due(now, gate.breaker.is_calm(now)) {
                 continue;
             }
             gate.channel.begin(now);
@@ -244,7 +244,7 @@ impl Call {
         if matches!(change, Some(Change::Opened { one_client: false, .. } | Change::Closed { one_client: false })) {
             gate.channel.tell();
         }
-        let calm = gate.breaker.is_calm();
+        let calm = gate.breaker.is_calm(now);
         drop(fleet);
         if let Some(change) = change {
             let (endpoint, entry) = (chosen.endpoint.name.clone(), Some(self.order.model.name.clone()));
@@ -292,7 +292,12 @@ impl Call {
         let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
         let (endpoint, ticket) = (self.endpoint_index(attempt.target), attempt.ticket.as_ref());
         if let Some(ticket) = ticket.filter(|_| self.order.ask.stream) {
-            self.fleet.borrow_mut().load(endpoint).on_first_content(now, now.since(ticket.since));
+            let mut fleet = self.fleet.borrow_mut();
+            fleet.load(endpoint).on_first_content(now, now.since(ticket.since));
+            let chosen = self.order.model.targets.get(attempt.target);
+            if let Some(which) = chosen.and_then(|target| self.which_of(target)) {
+                fleet.gate(which).breaker.on_sign_of_life();
+            }
         }
     }
 

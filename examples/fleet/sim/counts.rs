@@ -18,6 +18,8 @@ pub struct Second {
     pub at_a_first: u32,
     /// Attempts at either endpoint in this second.
     pub attempts: [u32; 2],
+    /// Attempts at `a` from isolates whose breaker for it was open: probes.
+    pub probes: u32,
     /// Isolates that have had a call, at the beginning of this second,
     pub used: u32,
     /// and those of them whose breaker for `a` was open.
@@ -96,6 +98,7 @@ impl Counts {
         match event {
             Event::AttemptStarted { attempt, endpoint } if is_a(endpoint) => {
                 view.told_at = None;
+                self.at(now).probes += u32::from(view.open_until.is_some());
                 self.at(arrived).at_a_first += u32::from(*attempt == 1);
             }
             Event::AttemptStarted { attempt: 1, .. } => self.on_turned_away(now, &view, well_since),

@@ -19,7 +19,7 @@ pub struct Figures {
     pub back_s: Option<f64>,
     /// The same from the end of the longest opening that was running then.
     pub back_behind_s: Option<f64>,
-    /// The most attempts at `a` in one second while it is ill, once 90 % are open.
+    /// The most calls that open breakers let through to `a` in one second while it is ill.
     pub probes: Option<f64>,
     /// Attempts per call, less one.
     pub retries: f64,
@@ -49,8 +49,8 @@ impl Figures {
         let since = |at: Option<usize>, from: u64| at.map(|at| at as f64 - from as f64 / 1000.0);
         // An opening that ended before has no say.
         let opening = ill.as_ref().and_then(|ill| Some(counts.open_until?.max(ill.end)));
-        let probes = open_at.zip(ill.as_ref()).map(|(at, ill)| {
-            let most = counts.seconds[at..second(ill.end)].iter().map(|second| second.attempts[0]).max();
+        let probes = ill.as_ref().map(|ill| {
+            let most = counts.seconds[second(ill.start)..second(ill.end)].iter().map(|second| second.probes).max();
             f64::from(most.unwrap_or(0))
         });
         Self {
