@@ -162,12 +162,15 @@ const SLOW: &str = "slow_first_token";
 /// A probe that has not ended for so long does not keep the next one back.
 const PROBE_MS: u64 = 10_000;
 
+/// In company it does for longer: others probe, too, and some of them will be told.
+const PROBE_IN_COMPANY_MS: u64 = 60_000;
+
 /// An isolate that knows of no other probes within so long behind an opening.
 const SOON_MS: u64 = 8000;
 
 /// In company the share of probes doubles in this time: long enough that the word of a failed probe, which takes up to
 /// 90 s (30 s between two reads, 60 s in KV), comes before most isolates have sent their own.
-const DOUBLING_MS: u64 = 25_000;
+const DOUBLING_MS: u64 = 50_000;
 
 /// An endpoint that answers nobody for so long may be ill.
 const SILENT_MS: u64 = 10_000;
@@ -194,7 +197,8 @@ impl Breaker {
         if now < until {
             return Admission::Refused { until: Some(until) };
         }
-        let blocked = probe.is_some_and(|at| now.since(at) < PROBE_MS);
+        let probe_ms = if company { PROBE_IN_COMPANY_MS } else { PROBE_MS };
+        let blocked = probe.is_some_and(|at| now.since(at) < probe_ms);
         let leased = self.leased_until.take_if(|_| !blocked).is_some_and(|until| now < until);
         let share = if self.elects { 0 } else { share_ppm(policy, now.since(until), company) };
         if blocked || !leased && rng.up_to(WHOLE_PPM.saturating_sub(1)) >= share {
@@ -456,6 +460,11 @@ impl Breaker {
         let lately = |at: Option<Instant>, ms| at.is_some_and(|at| now.since(at) < ms);
         let has_one = self.leased_until.is_some_and(|until| now < until);
         self.elects && until <= now && !has_one && !lately(probe, PROBE_MS) && !lately(self.lease_asked, LEASE_EVERY_MS)
+    }
+
+    /// Whether an operator keeps all calls away.
+    pub fn is_isolated(&self) -> bool {
+        self.state == State::Isolated
     }
 
     /// The endpoint has begun to answer a call.

@@ -181,23 +181,26 @@ impl Call {
     /// Lets the call through to a target, in its turn if it stands in line.
     pub(super) fn enter(&mut self, now: Instant, target: usize, turn: Option<Turn>) -> Result<Ticket, Turned> {
         let Some(chosen) = self.order.model.targets.get(target) else { return Err(Turned::Shut) };
-        let policy = self.order.model.policy.breaker.as_ref();
         let mut fleet = self.fleet.borrow_mut();
-        let mut pass = None;
-        for which in [self.isolation_of(chosen), self.which_of(chosen)].into_iter().flatten() {
-            let breaker = &mut fleet.gate(which).breaker;
-            let rules = policy.filter(|_| which.entry.is_some()).cloned().unwrap_or_default();
-            match breaker.admit(now, &rules, self.order.client, &mut self.rng) {
-                Admission::Admitted(own) => pass = which.entry.is_some().then_some(own),
-                Admission::Refused { until } => {
-                    drop(fleet);
-                    self.look_after(now, target);
-                    let until = until.unwrap_or_else(|| now.after(ISOLATED_MS));
-                    self.shut_until = Some(self.shut_until.map_or(until, |other| other.min(until)));
-                    return Err(Turned::Shut);
-                }
+        let isolated = self.isolation_of(chosen).is_some_and(|which| fleet.gate(which).breaker.is_isolated());
+        let admission = match self.which_of(chosen).zip(self.order.model.policy.breaker.as_ref()) {
+            _ if isolated => Some(Admission::Refused { until: None }),
+            Some((which, policy)) => {
+                Some(fleet.gate(which).breaker.admit(now, policy, self.order.client, &mut self.rng))
             }
-        }
+            None => None,
+        };
+        let pass = match admission {
+            None => None,
+            Some(Admission::Admitted(pass)) => Some(pass),
+            Some(Admission::Refused { until }) => {
+                drop(fleet);
+                self.look_after(now, target);
+                let until = until.unwrap_or_else(|| now.after(ISOLATED_MS));
+                self.shut_until = Some(self.shut_until.map_or(until, |other| other.min(until)));
+                return Err(Turned::Shut);
+            }
+        };
         let errand = self.order.ask.errand.is_some();
         let most = chosen.endpoint.max_concurrency.filter(|_| !errand);
         let Some(lease) = fleet.load(chosen.index).try_enter(now, self.deadline, most, turn) else {
