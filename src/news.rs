@@ -65,9 +65,12 @@ const MOST_WRITES: u32 = 350;
 const BREAKERS: usize = 4;
 
 impl Channel {
-    /// Whether nothing was ever read, and nobody has failed to.
-    pub const fn is_new(&self) -> bool {
-        self.read_at.is_none() && self.failed_at.is_none()
+    /// When the store was asked for the first time, while that has come to nothing yet.
+    pub const fn first_asked_at(&self) -> Option<Instant> {
+        match (self.read_at, self.failed_at) {
+            (None, None) => self.busy_since,
+            _ => None,
+        }
     }
 
     /// When the store last answered.

@@ -91,22 +91,27 @@ impl Call {
         self.upkeeps.pop_front()
     }
 
-    /// Until when a call in an isolate that has heard nothing yet waits for the first word.
+    /// Until when a call in an isolate that has heard nothing yet waits for the first word. Only those wait who come
+    /// right behind the question: a store that does not answer is not waited for call by call.
     pub(super) fn awaits_word(&mut self, now: Instant) -> Option<Instant> {
         let targets = 0..self.order.model.targets.len();
         targets.into_iter().for_each(|target| self.look_after(now, target));
-        self.is_uninformed().then(|| now.after(FIRST_WORD_MS))
+        let until = self.asked_at()?.after(FIRST_WORD_MS);
+        (now < until).then_some(until)
     }
 
     /// Whether other isolates have not been heard yet, though they could be.
     pub(super) fn is_uninformed(&self) -> bool {
+        self.asked_at().is_some()
+    }
+
+    /// When the store was asked for the last of those words that it has not told yet.
+    fn asked_at(&self) -> Option<Instant> {
         let mut fleet = self.fleet.borrow_mut();
-        if fleet.store().is_none() {
-            return false;
-        }
+        fleet.store()?;
         let gates = |target: &Target| [self.isolation_of(target), self.which_of(target)];
-        let mut gates = self.order.model.targets.iter().flat_map(gates).flatten();
-        gates.any(|which| fleet.gate(which).channel.is_new())
+        let gates = self.order.model.targets.iter().flat_map(gates).flatten();
+        gates.filter_map(|which| fleet.gate(which).channel.first_asked_at()).max()
     }
 
     /// Lets a task see to the records of a target, where one is due.

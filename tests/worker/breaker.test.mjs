@@ -207,7 +207,9 @@ describe('a store that misbehaves', () => {
       const answers = [...await ask(gateway, 'well', 3), ...await ask(gateway, 'qwen', 12), ...await ask(gateway, 'well', 3)];
       assertAllServed(answers);
       assert.ok(dead.requests.length <= POLICY.breaker.consecutive, 'the breaker does not work from memory');
-      assert.ok(answers.every(({ ms }) => ms < 2000), `somebody has waited for the store: ${answers.map(({ ms }) => ms)}`);
+      // The first of each entry may wait for what others say.
+      const waited = answers.filter(({ ms }) => ms >= 150).map(({ ms }) => ms);
+      assert.ok(waited.length <= 2 && waited.every((ms) => ms < 1000), `waited for the store: ${waited}`);
     });
   }
 
