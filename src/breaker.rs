@@ -175,6 +175,9 @@ const DOUBLING_MS: u64 = 50_000;
 /// An endpoint that answers nobody for so long may be ill.
 const SILENT_MS: u64 = 10_000;
 
+/// Clocks that differ by more are wrong.
+const AHEAD_MS: u64 = 10_000;
+
 /// So long other isolates are remembered.
 const COMPANY_MS: u64 = 600_000;
 
@@ -363,11 +366,15 @@ impl Breaker {
     }
 
     /// Takes in a record of another isolate, or of this one's earlier life. What is known later wins: a call that was
-    /// admitted behind the record and served knows better. Whatever a clock that is ahead has put into it, it opens
-    /// for at most `max_open_ms`.
+    /// admitted behind the record and served knows better. It opens for at most `max_open_ms`; and what is known in
+    /// the future, by a clock that is ahead, would be news at every read, so it is none.
     pub fn restore(&mut self, now: Instant, rules: Rules<'_>, record: &Record, rng: &mut Rng) -> Option<Change> {
-        let at = Instant::from_millis(record.at_ms).min(now);
+        let at = Instant::from_millis(record.at_ms);
         self.epoch = self.epoch.max(record.epoch);
+        if now.until(at) > AHEAD_MS {
+            return None;
+        }
+        let at = at.min(now);
         if self.told_at != Some(Instant::from_millis(record.at_ms)) {
             self.company_at = self.company_at.max(Some(at));
         }

@@ -133,7 +133,6 @@ impl Channel {
     pub fn on_read(&mut self, now: Instant, record: Result<Option<&Record>, ()>) {
         let Ok(record) = record else {
             self.failed_at = Some(now);
-            self.read_at = self.read_at.or(Some(now));
             return;
         };
         (self.read_at, self.failed_at) = (Some(now), None);

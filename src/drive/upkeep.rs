@@ -1,7 +1,7 @@
 //! Exchanges word about a breaker with other isolates, beside the call that found it due.
 
 use crate::{
-    breaker::{Record, Rules},
+    breaker::{Record, Rules, Standing},
     call::Upkeep,
     event::Event,
     news::Step,
@@ -56,7 +56,9 @@ async fn read<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep, rng: 
             runtime.tell(&Event::StoreFailed { operation: "get" })
         };
     };
-    let record = text.as_deref().and_then(Record::read);
+    // For all of an endpoint an operator speaks, and nobody is let in to find out whether it is still so.
+    let fits = |record: &Record| upkeep.which.entry.is_some() || record.state != Standing::Open;
+    let record = text.as_deref().and_then(Record::read).filter(fits);
     gate.channel.on_read(now, Ok(record.as_ref()));
     let Some(record) = record else { return };
     let rules = Rules { policy: &upkeep.policy, alone: upkeep.alone };
