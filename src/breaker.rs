@@ -428,7 +428,11 @@ impl Breaker {
     /// An operator's word: nobody asks this endpoint, or it is asked again.
     pub fn command(&mut self, now: Instant, isolated: bool) -> Option<Change> {
         match (isolated, &self.state) {
-            (true, State::Isolated) | (false, State::Closed) => None,
+            (true, State::Isolated) | (false, State::Closed) => {
+                // A newer word all the same: others may have heard something else in between.
+                self.known_at = now;
+                None
+            }
             (true, _) => {
                 self.shift(State::Isolated, now, Cow::Borrowed("isolated"));
                 Some(Change::Opened { open_ms: None, one_client: false })
@@ -477,6 +481,11 @@ impl Breaker {
     /// The endpoint has begun to answer a call.
     pub const fn on_sign_of_life(&mut self) {
         self.silent_since = None;
+    }
+
+    /// Whether an operator has taken the endpoint out.
+    pub fn is_isolated(&self) -> bool {
+        self.state == State::Isolated
     }
 
     /// Whether everything is well as far as this isolate knows.

@@ -43,7 +43,7 @@ use attempt::Attempt;
 use choice::Line;
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
-pub use admission::{Upkeep, key};
+pub use admission::{Upkeep, breaker_event, key};
 pub use job::Settlement;
 
 /// Something that happened.

@@ -3,7 +3,7 @@
 //! Every field is optional here, so that one reading finds every mistake; [`crate::settings`]
 //! decides what is required and gives the defaults. Times are milliseconds.
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 use std::{collections::BTreeMap, fmt};
@@ -43,7 +43,7 @@ pub struct EndpointConfig {
 }
 
 /// What kind of server an endpoint is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
     /// vLLM, or any OpenAI-compatible server.

@@ -5,6 +5,7 @@
 //! token is too dear, a host carries a steady stream's chunks by itself: see [`Body::steady`].
 
 mod lane;
+pub mod operator;
 mod pipe;
 mod settle;
 mod upkeep;

@@ -99,5 +99,6 @@ pub mod route;
 pub mod runtime;
 pub mod settings;
 pub mod sse;
+pub mod status;
 pub mod stream;
 pub mod time;

@@ -181,6 +181,19 @@ impl Settings {
         Err(Error::new(Code::InvalidApiKey, message))
     }
 
+    /// Lets an admin in, and nobody else.
+    pub fn admit_admin(&self, key: Option<&str>) -> Result<(), Error> {
+        let Some(admin_key) = &self.admin_key else {
+            let message = "This route is closed: CONFIG names no admin key. Put one into a secret (`npx wrangler secret put ADMIN_KEY`) and name it in `admin_key_secret`.";
+            return Err(Error::new(Code::Forbidden, message));
+        };
+        if key.is_some_and(|key| admin_key.matches(key)) {
+            return Ok(());
+        }
+        let message = "This route takes the admin key, as `Authorization: Bearer <key>`.";
+        Err(Error::new(Code::InvalidApiKey, message))
+    }
+
     /// A client's place in `CONFIG`, where there is more than one.
     pub fn place_of(&self, client: Option<&Client>) -> Option<usize> {
         let place = self.clients.iter().position(|other| client.is_some_and(|client| other.name == client.name));

@@ -56,7 +56,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// A change as a fact.
     pub fn event(&self, change: &Change, why: &'static str) -> Event {
-        event(change, self.endpoint.clone(), self.entry.clone(), why)
+        breaker_event(change, self.endpoint.clone(), self.entry.clone(), why)
     }
 }
 
@@ -76,7 +76,8 @@ pub fn key(endpoint: &str, entry: Option<&str>) -> String {
     }
 }
 
-fn event(change: &Change, endpoint: String, entry: Option<String>, why: &str) -> Event {
+/// A change as a fact.
+pub fn breaker_event(change: &Change, endpoint: String, entry: Option<String>, why: &str) -> Event {
     match change {
         Change::Opened { open_ms, one_client } => {
             Event::BreakerOpened { endpoint, entry, reason: why.to_owned(), open_ms: *open_ms, one_client: *one_client }
@@ -257,7 +258,7 @@ impl Call {
         if let Some(change) = change {
             let (endpoint, entry) = (chosen.endpoint.name.clone(), Some(self.order.model.name.clone()));
             let why = if matches!(change, Change::Closed { .. }) { "probed" } else { &*why };
-            self.out.push_back(Output::Event(event(&change, endpoint, entry, why)));
+            self.out.push_back(Output::Event(breaker_event(&change, endpoint, entry, why)));
         }
         if !calm {
             self.look_after(now, target);

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { FAULTS } from '../upstream/faults.mjs';
 import { startRunpod } from '../upstream/runpod.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, sha256, startGateway } from './gateway.mjs';
+import { endpointsOf, sha256, startGateway, STATE } from './gateway.mjs';
 
 const repository = new URL('../../', import.meta.url);
 const readme = readFileSync(new URL('README.md', repository), 'utf8');
@@ -39,6 +39,40 @@ describe('the README', () => {
       return response.text();
     });
     assert.match(answer, /"finish_reason":"stop"[^]*data: \[DONE\]\n\n$/);
+  });
+
+  test('has curl lines for an operator, and shows what they answer', async () => {
+    const vllm = await startVllm();
+    const gateway = await startGateway({
+      open: true,
+      endpoints: endpointsOf({ a100: vllm }),
+      models: [{ name: 'qwen', targets: [{ endpoint: 'a100' }] }],
+      admin_key_secret: 'ADMIN_KEY',
+    }, { secrets: { ADMIN_KEY: 'the-key' }, env: { STATE } });
+    const curl = async (line) => {
+      const [, path] = line.match(/example\.com(\S+)/);
+      const [, body] = line.match(/-d '(.*)'/) ?? [];
+      const response = await gateway.fetch(path, { body, headers: { authorization: 'Bearer the-key' } });
+      assert.equal(response.status, 200, line);
+      return response.json();
+    };
+    const lines = blocks('sh').join('').split('\n').filter((line) => /^curl .*\/(status|breakers)/.test(line));
+    const shown = blocks('json').map((text) => JSON.parse(text)).find((json) => json.now_ms);
+    try {
+      const [status, ...orders] = lines;
+      const fields = (json) => Object.entries(json ?? {}).flatMap(([name, value]) =>
+        [name, ...(typeof value === 'object' && name !== 'stored' ? fields(value) : [])]);
+      assert.deepEqual(fields(await curl(status)), fields(shown));
+      for (const [at, state] of ['isolated', 'closed'].entries()) {
+        assert.deepEqual(await curl(orders[at]), { state, stored: true });
+      }
+      // A record in the store has the fields of the one that is shown.
+      const { stored } = (await curl(status)).endpoints[0];
+      assert.deepEqual(Object.keys(stored), Object.keys(shown.endpoints[0].breakers[0].stored));
+    } finally {
+      await gateway.close();
+      await vllm.close();
+    }
   });
 
   test('has a curl line that runs a job', async () => {

@@ -23,7 +23,8 @@ pub struct CallFields {
     pub client: Option<String>,
     /// The route.
     pub route: &'static str,
-    /// The entry of `models`, never the caller's own text.
+    /// The entry of `models`, never the caller's own text; empty for an operator's requests.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub model: String,
 }
 

@@ -12,7 +12,8 @@ use fairlead_core::{
     api::{Api, Dialect},
     ask::Ask,
     call::{Call, Order},
-    caller, drive,
+    caller,
+    drive::{self, operator},
     error::{Code, Error},
     message::{Headers, ResponseHead},
     native,
@@ -32,6 +33,9 @@ extern "C" {
     /// The method, the URL and the header fields of a request.
     fn describe(request: &Request) -> String;
 }
+
+/// An operator's orders are shorter.
+const MAX_ORDER_BYTES: u64 = 1000;
 
 /// Answers one request.
 pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Result<Response, JsValue> {
@@ -124,6 +128,10 @@ impl Visit<'_> {
             return json(extra, br#"{"status":"ok"}"#);
         }
         let settings = self.settings()?;
+        let isolating = endpoint_of(self.path);
+        if isolating.is_some() || self.path == "/status" {
+            return self.operate(settings, isolating, request_id, extra).await;
+        }
         let api = Api::at(self.path);
         let key = caller::key(&self.headers, api.map_or(Dialect::Chat, Api::dialect));
         let client = settings.admit(key)?;
@@ -227,6 +235,34 @@ impl Visit<'_> {
         self.carry_out(order, client, extra).await
     }
 
+    /// Shows an admin what is known of the endpoints; or takes one of them out or in.
+    async fn operate(
+        &self,
+        settings: &Settings,
+        endpoint: Option<&str>,
+        request_id: &str,
+        extra: &Extra,
+    ) -> Result<Response, Stop> {
+        settings.admit_admin(caller::key(&self.headers, Dialect::Chat))?;
+        let fields = CallFields {
+            request_id: request_id.to_owned(),
+            trace_id: caller::trace_id(&self.headers).map(str::to_owned),
+            client: None,
+            route: if endpoint.is_some() { "/breakers" } else { "/status" },
+            model: String::new(),
+        };
+        let runtime = WorkerRuntime::new(self.env.clone(), Rc::clone(self.context), self.request.signal(), fields);
+        let fleet = &self.gateway.fleet;
+        let body = match endpoint {
+            Some(name) => {
+                let body = self.body(MAX_ORDER_BYTES).await?;
+                operator::order(&runtime, settings, fleet, &decoded(name), &body).await?
+            }
+            None => operator::status(&runtime, settings, fleet).await,
+        };
+        json(extra, &body)
+    }
+
     async fn carry_out(&self, order: Order, client: Option<&Client>, extra: &Extra) -> Result<Response, Stop> {
         let fields = CallFields {
             request_id: order.request_id.clone(),
@@ -274,12 +310,23 @@ impl Visit<'_> {
 
 /// The method that a path takes; `None` where there is nothing.
 fn method_of(path: &str) -> Option<&'static str> {
-    let read = path == "/health" || path == "/v1/models" || path.starts_with("/v1/models/");
+    let read = matches!(path, "/health" | "/status") || path == "/v1/models" || path.starts_with("/v1/models/");
     match native::Path::read(path) {
         _ if read => Some("GET"),
         Some(path) => Some(path.verb.method().as_str()),
+        None if endpoint_of(path).is_some() => Some("POST"),
         None => Api::at(path).map(|_| "POST"),
     }
+}
+
+/// Whom `/breakers/{endpoint}` is about, percent-encoded.
+fn endpoint_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/breakers/").filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
+/// A name from a path; SDKs and pages encode what is special in names like `Qwen/Qwen2.5-7B`.
+fn decoded(name: &str) -> String {
+    js_sys::decode_uri_component(name).map_or_else(|_| name.to_owned(), String::from)
 }
 
 /// The path of an absolute URL, as the platform has normalised it.
@@ -303,8 +350,7 @@ fn models(settings: &Settings, client: Option<&Client>, path: &str, extra: &Extr
         let list = ModelList { object: "list", data: names.map(ModelCard::new).collect() };
         return json(extra, &serde_json::to_vec(&list).unwrap_or_default());
     };
-    // SDKs encode the slash in names like `Qwen/Qwen2.5-7B`.
-    let id = js_sys::decode_uri_component(id).map_or_else(|_| id.to_owned(), String::from);
+    let id = decoded(id);
     match names.into_iter().find(|name| *name == id) {
         Some(name) => json(extra, &serde_json::to_vec(&ModelCard::new(name)).unwrap_or_default()),
         None => {
