@@ -271,7 +271,11 @@ pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec
             value => value,
         };
         let fields = match (binding.strip_prefix("CONFIG_"), value) {
-            (Some(key), value) => Map::from_iter([(key.to_ascii_lowercase(), value)]),
+            (Some(key), value) => {
+                let mut field = Map::new();
+                field.insert(key.to_ascii_lowercase(), value);
+                field
+            }
             (None, Value::Object(fields)) => fields,
             (None, _) => {
                 mistakes.push(Mistake::at(binding, "must be an object"));

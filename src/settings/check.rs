@@ -49,8 +49,11 @@ struct Declared {
 impl Check<'_> {
     fn settings(&mut self, config: &Config) -> Settings {
         let endpoints = self.endpoints(&config.endpoints);
-        let written = config.policies.iter().map(|(name, policy)| (name.clone(), Rc::new(self.policy(name, policy))));
-        let mut policies: BTreeMap<String, Rc<Policy>> = written.collect();
+        // One by one: to collect a map would bring a sort into the Worker.
+        let mut policies = BTreeMap::new();
+        for (name, policy) in &config.policies {
+            policies.insert(name.clone(), Rc::new(self.policy(name, policy)));
+        }
         // There without being written out.
         policies.entry(DEFAULT_POLICY.to_owned()).or_default();
         let models = self.models(&config.models, &endpoints, &policies);
