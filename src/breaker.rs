@@ -41,7 +41,7 @@ pub struct Breaker {
     /// Since when calls have been let through and none has shown a sign of life.
     silent_since: Option<Instant>,
     /// The last failures of the two clients that failed last.
-    failed: [Option<(usize, Instant)>; 2],
+    failed: [Option<(Option<usize>, Instant)>; 2],
     /// How often the time of an opening has been doubled.
     doublings: u32,
     closed_at: Option<Instant>,
@@ -257,6 +257,7 @@ impl Breaker {
         rng: &mut Rng,
     ) -> Option<Change> {
         let policy = rules.policy;
+        let culprit = self.culprit(now, policy, pass.client);
         if pass.probe {
             let only = self.only();
             self.doublings = self.doublings.saturating_add(1);
@@ -270,26 +271,24 @@ impl Breaker {
         let (calls, failures) = self.window.totals(now, policy.window_ms);
         let share = u64::from(failures).saturating_mul(WHOLE_PPM);
         let too_many = calls >= policy.min_calls && share >= u64::from(calls).saturating_mul(policy.failure_ppm.into());
-        let only = self.culprit(now, policy, pass.client);
         if self.streak < policy.consecutive && !too_many {
             return None;
         }
         // Already left alone for this client, and nobody else has failed.
-        if only.is_some() && self.only() == only {
+        if culprit.is_some() && self.only() == culprit {
             return None;
         }
         let relapse = self.closed_at.is_some_and(|at| now.since(at) < policy.window_ms);
         self.doublings = if relapse { self.doublings.saturating_add(1) } else { 0 };
-        Some(self.open(now, rules, only, why, rng))
+        Some(self.open(now, rules, culprit, why, rng))
     }
 
     /// The client of this failure, if no other client has failed lately.
     fn culprit(&mut self, now: Instant, policy: &BreakerPolicy, client: Option<usize>) -> Option<usize> {
-        let client = client?;
         let [last, _] = self.failed;
         let other = if last.is_some_and(|(last, _)| last != client) { last } else { self.failed[1] };
         self.failed = [Some((client, now)), other];
-        other.is_none_or(|(_, at)| now.since(at) >= policy.window_ms).then_some(client)
+        client.filter(|_| other.is_none_or(|(_, at)| now.since(at) >= policy.window_ms))
     }
 
     fn open(
