@@ -265,9 +265,7 @@ impl Breaker {
         }
         self.window.add(now, policy.window_ms, true);
         // A slow endpoint is up.
-        if why != SLOW {
-            self.streak = self.streak.saturating_add(1);
-        }
+        self.streak = if why == SLOW { 0 } else { self.streak.saturating_add(1) };
         let (calls, failures) = self.window.totals(now, policy.window_ms);
         let share = u64::from(failures).saturating_mul(WHOLE_PPM);
         let too_many = calls >= policy.min_calls && share >= u64::from(calls).saturating_mul(policy.failure_ppm.into());
