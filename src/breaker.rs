@@ -33,8 +33,11 @@ pub struct Breaker {
     epoch: u64,
     /// Since when nothing newer is known, from here or elsewhere.
     known_at: Instant,
-    /// What was told last was known then.
-    told_at: Option<Instant>,
+    /// The times in the records that were told last: a store may show an old one for a minute, and then it is no word
+    /// of others.
+    told: [Option<u64>; 8],
+    /// Epoch and time of the record that was heard last.
+    heard: Option<(u64, u64)>,
     window: Window,
     /// Failures without a success between them.
     streak: u32,
@@ -357,9 +360,10 @@ impl Breaker {
     }
 
     /// This record was told to others.
-    pub const fn on_told(&mut self, record: &Record) {
-        self.epoch = record.epoch;
-        self.told_at = Some(Instant::from_millis(record.at_ms));
+    pub fn on_told(&mut self, record: &Record) {
+        self.epoch = self.epoch.max(record.epoch);
+        self.told.rotate_right(1);
+        self.told[0] = Some(record.at_ms);
     }
 
     /// Takes in a record of another isolate, or of this one's earlier life. What is known later wins: a call that was
@@ -372,10 +376,12 @@ impl Breaker {
             return None;
         }
         let at = at.min(now);
-        if self.told_at != Some(Instant::from_millis(record.at_ms)) {
+        if !self.told.contains(&Some(record.at_ms)) {
             self.company_at = self.company_at.max(Some(at));
         }
-        if at <= self.known_at {
+        // By a clock that is ahead the same record would be news each time.
+        let again = self.heard.replace((record.epoch, record.at_ms)) == Some((record.epoch, record.at_ms));
+        if again || at <= self.known_at {
             return None;
         }
         let max_open_ms = rules.policy.max_open_ms;
@@ -468,11 +474,6 @@ impl Breaker {
         let lately = |at: Option<Instant>, ms| at.is_some_and(|at| now.since(at) < ms);
         let has_one = self.leased_until.is_some_and(|until| now < until);
         self.elects && until <= now && !has_one && !lately(probe, PROBE_MS) && !lately(self.lease_asked, LEASE_EVERY_MS)
-    }
-
-    /// Whether an operator keeps all calls away.
-    pub fn is_isolated(&self) -> bool {
-        self.state == State::Isolated
     }
 
     /// The endpoint has begun to answer a call.
