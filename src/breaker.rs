@@ -393,13 +393,19 @@ impl Breaker {
             }
             // An opening ends an isolation no more than a failure does.
             (Standing::Open, State::Isolated) => None,
+            // The word of its end was lost.
+            (Standing::Open, _)
+                if Instant::from_millis(record.open_until_ms).after(rules.policy.max_open_ms) <= now =>
+            {
+                None
+            }
             (Standing::Open, _) => {
                 let told = Instant::from_millis(record.open_until_ms);
                 let length = at.until(told).min(max_open_ms);
                 // Isolates that were told the same do not come back at the same moment: the first tell the others how
                 // they fared.
                 let until = told.after(rng.up_to(length / 4)).min(now.after(max_open_ms));
-                let times = length.checked_div(rules.policy.open_ms.saturating_add(1)).unwrap_or_default();
+                let times = length.saturating_sub(1).checked_div(rules.policy.open_ms).unwrap_or_default();
                 self.doublings = times.checked_ilog2().map_or(0, |doublings| doublings.saturating_add(1));
                 self.shift(State::Open { until, only: None, probe: None }, at, Cow::Borrowed("told"));
                 Some(Change::Opened { open_ms: Some(now.until(until)), one_client: false })
