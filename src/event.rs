@@ -87,8 +87,8 @@ pub enum Event {
         endpoint: String,
         /// The entry of `models`; none where an operator has isolated the endpoint.
         entry: Option<String>,
-        /// The failure that it opened at, as in `AttemptFailed`; or `probe_failed`, `told` by another isolate,
-        /// `isolated` by an operator.
+        /// The failure that it opened at, as in `AttemptFailed`; or `deadline`, `slow_first_token`, `told` by another
+        /// isolate, `isolated` by an operator.
         reason: String,
         /// For so many milliseconds; none where an operator ends it.
         open_ms: Option<u64>,

@@ -242,10 +242,6 @@ impl Call {
         let failed = matches!(outcome, Outcome::Failed(_));
         // Repeats make no more of a failure than it is.
         let outcome = if failed && !self.route.counts_failure(target) { Outcome::Neutral } else { outcome };
-        let why = match &outcome {
-            Outcome::Failed(why) => why.clone(),
-            Outcome::Served { .. } | Outcome::Neutral => String::new(),
-        };
         let rules = Rules { policy, alone: is_alone(&self.order.model) };
         let mut fleet = self.fleet.borrow_mut();
         let gate = fleet.gate(which);
@@ -253,13 +249,13 @@ impl Call {
         if matches!(change, Some(Change::Opened { one_client: false, .. } | Change::Closed { one_client: false })) {
             gate.channel.tell();
         }
-        let calm = gate.breaker.is_calm(now);
-        drop(fleet);
         if let Some(change) = change {
             let (endpoint, entry) = (chosen.endpoint.name.clone(), Some(self.order.model.name.clone()));
-            let why = if matches!(change, Change::Closed { .. }) { "probed" } else { &*why };
+            let why = gate.breaker.view(now, policy).reason;
             self.out.push_back(Output::Event(breaker_event(&change, endpoint, entry, why)));
         }
+        let calm = gate.breaker.is_calm(now);
+        drop(fleet);
         if !calm {
             self.look_after(now, target);
         }
