@@ -47,6 +47,8 @@ pub struct Upkeep {
     pub policy: BreakerPolicy,
     /// See [`Rules::alone`].
     pub alone: bool,
+    /// A store that elects probers is to be asked for a probe.
+    pub wants_lease: bool,
     /// For chance.
     pub seed: u64,
     endpoint: String,
@@ -129,6 +131,9 @@ impl Call {
                 continue;
             }
             gate.channel.begin(now);
+            if wants_lease {
+                gate.breaker.on_lease_asked(now);
+            }
             let endpoint = chosen.endpoint.name.clone();
             let entry = which.entry.map(|_| self.order.model.name.clone());
             self.upkeeps.push_back(Upkeep {
@@ -137,6 +142,7 @@ impl Call {
                 key: key(&endpoint, entry.as_deref()),
                 policy: self.order.model.policy.breaker.clone().unwrap_or_default(),
                 alone: is_alone(&self.order.model),
+                wants_lease,
                 seed: self.rng.next_u64(),
                 endpoint,
                 entry,

@@ -103,15 +103,10 @@ async fn write<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep) -> b
 
 /// Asks a store that elects probers for a probe, where one is due.
 async fn lease<R: Runtime>(runtime: &R, store: &Rc<dyn Store>, upkeep: &Upkeep) {
-    let now = runtime.now();
-    {
-        let mut fleet = upkeep.fleet.borrow_mut();
-        let breaker = &mut fleet.gate(upkeep.which).breaker;
-        if !breaker.asks_for_lease(now) {
-            return;
-        }
-        breaker.on_lease_asked(now);
+    if !upkeep.wants_lease {
+        return;
     }
+    let now = runtime.now();
     let Some(answer) = store.lease(&upkeep.key, LEASE_MS) else { return };
     let granted = in_time(runtime, answer).await;
     let mut fleet = upkeep.fleet.borrow_mut();
