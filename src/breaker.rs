@@ -186,6 +186,13 @@ const COMPANY_MS: u64 = 600_000;
 
 const WHOLE_PPM: u64 = 1_000_000;
 
+impl Pass {
+    /// Whether the call tries an endpoint that is left alone.
+    pub const fn is_probe(self) -> bool {
+        self.probe
+    }
+}
+
 impl Breaker {
     /// Whether a call may go through now. Chance decides in half-open.
     pub fn admit(&mut self, now: Instant, policy: &BreakerPolicy, client: Option<usize>, rng: &mut Rng) -> Admission {

@@ -246,8 +246,9 @@ impl Call {
         let Some(chosen) = self.order.model.targets.get(target) else { return };
         let Some((which, policy)) = self.which_of(chosen).zip(self.order.model.policy.breaker.as_ref()) else { return };
         let failed = matches!(outcome, Outcome::Failed(_));
-        // Repeats make no more of a failure than it is.
-        let outcome = if failed && !self.route.counts_failure(target) { Outcome::Neutral } else { outcome };
+        // Repeats make no more of a failure than it is; but a probe that fails has failed.
+        let repeated = failed && !self.route.counts_failure(target);
+        let outcome = if repeated && !pass.is_probe() { Outcome::Neutral } else { outcome };
         let rules = Rules { policy, alone: is_alone(&self.order.model) };
         let mut fleet = self.fleet.borrow_mut();
         let gate = fleet.gate(which);
