@@ -281,8 +281,11 @@ impl Call {
     /// time and has shown nothing.
     pub(super) fn blame_for_deadline(&mut self, now: Instant) {
         let shortened = self.order.deadline_ms.is_some_and(|own| own < self.order.policy.deadline_ms);
-        let [Attempt { id, .. }] = &*self.attempts else { return };
-        if !shortened && self.started == 1 && self.winner.is_none() && self.order.ask.errand.is_none() {
+        let [Attempt { id, ticket, .. }] = &*self.attempts else { return };
+        // A request that was long in coming left it less.
+        let since = ticket.as_ref().map_or(now, |ticket| ticket.since);
+        let had_all = now.since(since) >= self.order.policy.deadline_ms / 10 * 9;
+        if had_all && !shortened && self.started == 1 && self.winner.is_none() && self.order.ask.errand.is_none() {
             self.conclude(now, *id, Outcome::Failed("deadline".to_owned()));
         }
     }
