@@ -284,7 +284,7 @@ impl Call {
         let [Attempt { id, ticket, .. }] = &*self.attempts else { return };
         // A request that was long in coming left it less.
         let since = ticket.as_ref().map_or(now, |ticket| ticket.since);
-        let had_all = now.since(since) >= self.order.policy.deadline_ms / 10 * 9;
+        let had_all = now.since(since) >= self.order.policy.deadline_ms.saturating_mul(9) / 10;
         if had_all && !shortened && self.started == 1 && self.winner.is_none() && self.order.ask.errand.is_none() {
             self.conclude(now, *id, Outcome::Failed("deadline".to_owned()));
         }
