@@ -13,6 +13,7 @@
 //! Half-open lets a share of the calls through that grows with time, because a store without compare-and-swap
 //! elects no prober: a fleet probes little, a quiet isolate soon.
 
+mod exchange;
 mod record;
 mod window;
 
@@ -156,9 +157,6 @@ pub struct Rules<'a> {
     pub alone: bool,
 }
 
-/// How often an isolate asks its store for a probe: each request to a Durable Object is billed.
-const LEASE_EVERY_MS: u64 = 2000;
-
 /// The reason of those whose first content came too late.
 const SLOW: &str = "slow_first_token";
 
@@ -177,9 +175,6 @@ const DOUBLING_MS: u64 = 50_000;
 
 /// An endpoint that answers nobody for so long may be ill.
 const SILENT_MS: u64 = 10_000;
-
-/// Clocks that differ by more are wrong.
-const AHEAD_MS: u64 = 10_000;
 
 /// So long other isolates are remembered.
 const COMPANY_MS: u64 = 600_000;
@@ -348,99 +343,6 @@ impl Breaker {
         }
     }
 
-    /// What is known now, as others are told it. Its epoch is above all that was heard.
-    pub fn snapshot(&self) -> Record {
-        let (standing, open_until) = match self.state {
-            State::Open { until, only: None, .. } => (Standing::Open, until),
-            State::Open { .. } | State::Closed => (Standing::Closed, Instant::default()),
-            State::Isolated => (Standing::Isolated, Instant::default()),
-        };
-        Record {
-            epoch: self.epoch.saturating_add(1),
-            state: standing,
-            open_until_ms: open_until.as_millis(),
-            reason: self.why.to_string(),
-            at_ms: self.known_at.as_millis(),
-            day: 0,
-            writes: 0,
-        }
-    }
-
-    /// This record was told to others.
-    pub fn on_told(&mut self, record: &Record) {
-        self.epoch = self.epoch.max(record.epoch);
-        self.told.rotate_right(1);
-        self.told[0] = Some(record.at_ms);
-    }
-
-    /// Takes in a record of another isolate, or of this one's earlier life. What is known later wins: a call that was
-    /// admitted behind the record and served knows better. It opens for at most `max_open_ms`; and what is known in
-    /// the future, by a clock that is ahead, would be news at every read, so it is none.
-    pub fn restore(&mut self, now: Instant, rules: Rules<'_>, record: &Record, rng: &mut Rng) -> Option<Change> {
-        let at = Instant::from_millis(record.at_ms);
-        self.epoch = self.epoch.max(record.epoch);
-        if now.until(at) > AHEAD_MS {
-            return None;
-        }
-        let at = at.min(now);
-        if !self.told.contains(&Some(record.at_ms)) {
-            self.company_at = self.company_at.max(Some(at));
-        }
-        // By a clock that is ahead the same record would be news each time.
-        let again = self.heard.replace((record.epoch, record.at_ms)) == Some((record.epoch, record.at_ms));
-        if again || at <= self.known_at {
-            return None;
-        }
-        let max_open_ms = rules.policy.max_open_ms;
-        let change = match (record.state, &self.state) {
-            (Standing::Isolated, State::Isolated) => None,
-            (Standing::Isolated, _) => {
-                self.shift(State::Isolated, at, Cow::Borrowed("isolated"));
-                Some(Change::Opened { open_ms: None, one_client: false })
-            }
-            // An opening ends an isolation no more than a failure does.
-            (Standing::Open, State::Isolated) => None,
-            // The word of its end was lost.
-            (Standing::Open, _)
-                if Instant::from_millis(record.open_until_ms).after(rules.policy.max_open_ms) <= now =>
-            {
-                None
-            }
-            (Standing::Open, _) => {
-                let told = Instant::from_millis(record.open_until_ms);
-                let length = at.until(told).min(max_open_ms);
-                // Isolates that were told the same do not come back at the same moment: the first tell the others how
-                // they fared.
-                let until = told.after(rng.up_to(length / 4)).min(now.after(max_open_ms));
-                let times = length.saturating_sub(1).checked_div(rules.policy.open_ms).unwrap_or_default();
-                self.doublings = times.checked_ilog2().map_or(0, |doublings| doublings.saturating_add(1));
-                self.shift(State::Open { until, only: None, probe: None }, at, Cow::Borrowed("told"));
-                Some(Change::Opened { open_ms: Some(now.until(until)), one_client: false })
-            }
-            (Standing::Closed, State::Open { only: None, .. } | State::Isolated) => {
-                self.shift(State::Closed, at, Cow::Borrowed("told"));
-                self.closed_at = Some(at);
-                self.streak = 0;
-                Some(Change::Closed { one_client: false })
-            }
-            (Standing::Closed, _) => None,
-        };
-        self.known_at = at;
-        change
-    }
-
-    /// Whether a record says what is known here, so that it need not be told again.
-    pub fn agrees(&self, now: Instant, record: &Record) -> bool {
-        match &self.state {
-            State::Closed | State::Open { only: Some(_), .. } => record.state == Standing::Closed,
-            State::Isolated => record.state == Standing::Isolated,
-            State::Open { until, .. } => {
-                let told = now.until(Instant::from_millis(record.open_until_ms));
-                record.state == Standing::Open && told >= now.until(*until) / 2
-            }
-        }
-    }
-
     /// An operator's word: nobody asks this endpoint, or it is asked again.
     pub fn command(&mut self, now: Instant, isolated: bool) -> Option<Change> {
         match (isolated, &self.state) {
@@ -461,37 +363,11 @@ impl Breaker {
         }
     }
 
-    /// Others were seen to care for this endpoint.
-    pub fn on_company(&mut self, now: Instant) {
-        self.company_at = self.company_at.max(Some(now));
-    }
-
-    /// Whether a store decides who probes, instead of chance.
-    pub const fn elects(&mut self, elects: bool) {
-        self.elects = elects;
-    }
-
-    /// The store is asked for a probe.
-    pub const fn on_lease_asked(&mut self, now: Instant) {
-        self.lease_asked = Some(now);
-    }
-
-    /// The store has granted this isolate a probe.
-    pub const fn grant(&mut self, until: Instant) {
-        self.leased_until = Some(until);
-    }
-
-    /// Whether a store is to be asked for a probe.
-    pub fn asks_for_lease(&self, now: Instant) -> bool {
-        let State::Open { until, probe, .. } = self.state else { return false };
-        let lately = |at: Option<Instant>, ms| at.is_some_and(|at| now.since(at) < ms);
-        let has_one = self.leased_until.is_some_and(|until| now < until);
-        self.elects && until <= now && !has_one && !lately(probe, PROBE_MS) && !lately(self.lease_asked, LEASE_EVERY_MS)
-    }
-
-    /// The endpoint has begun to answer a call.
-    pub const fn on_sign_of_life(&mut self) {
+    /// The endpoint has begun to answer a call. That proves nothing yet, for a stream may break; but the next probe
+    /// need not wait for its end, which may be minutes away.
+    pub fn on_sign_of_life(&mut self, pass: Pass) {
         self.silent_since = None;
+        self.give_back(pass);
     }
 
     /// Whether an operator has taken the endpoint out.

@@ -310,8 +310,8 @@ impl Call {
             let mut fleet = self.fleet.borrow_mut();
             fleet.load(endpoint).on_first_content(now, now.since(ticket.since));
             let chosen = self.order.model.targets.get(attempt.target);
-            if let Some(which) = chosen.and_then(|target| self.which_of(target)) {
-                fleet.gate(which).breaker.on_sign_of_life();
+            if let Some((which, pass)) = chosen.and_then(|target| self.which_of(target)).zip(ticket.pass) {
+                fleet.gate(which).breaker.on_sign_of_life(pass);
             }
         }
     }
