@@ -403,6 +403,7 @@ impl Call {
     fn launch(&mut self, now: Instant, target: usize, ticket: Ticket) {
         let Some(chosen) = self.order.model.targets.get(target) else { return };
         if let Some(error) = self.over_quota(now, chosen) {
+            self.tear(now, target, ticket);
             return self.fail(now, &error);
         }
         self.started = self.started.saturating_add(1);
