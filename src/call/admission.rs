@@ -20,7 +20,8 @@ use std::{cell::RefCell, rc::Rc};
 #[derive(Debug)]
 pub(super) struct Ticket {
     pass: Option<Pass>,
-    lease: Lease,
+    /// None where it gives the endpoint nothing to do.
+    lease: Option<Lease>,
     /// When it was sent, or its worker began.
     since: Instant,
 }
@@ -213,20 +214,23 @@ impl Call {
                 return Err(Turned::Shut);
             }
         };
-        let errand = self.order.ask.errand.is_some();
-        let most = chosen.endpoint.max_concurrency.filter(|_| !errand);
-        let Some(lease) = fleet.load(chosen.index).try_enter(now, self.deadline, most, turn) else {
+        let errand = self.order.ask.errand.as_ref();
+        if errand.is_some_and(|errand| !errand.verb.submits()) {
+            return Ok(Ticket { pass, lease: None, since: now });
+        }
+        let most = chosen.endpoint.max_concurrency.filter(|_| errand.is_none());
+        let lease = fleet.load(chosen.index).try_enter(now, self.deadline, most, turn);
+        if lease.is_none() {
             drop(fleet);
             self.count(now, target, pass, Outcome::Neutral);
             return Err(Turned::Full);
-        };
+        }
         Ok(Ticket { pass, lease, since: now })
     }
 
     /// Gives a ticket back that is not used.
     pub(super) fn tear(&mut self, now: Instant, target: usize, ticket: Ticket) {
-        let endpoint = self.endpoint_index(target);
-        self.fleet.borrow_mut().load(endpoint).leave(ticket.lease);
+        self.end_lease(target, ticket.lease);
         self.count(now, target, ticket.pass, Outcome::Neutral);
     }
 
@@ -235,9 +239,14 @@ impl Call {
         let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
         let target = attempt.target;
         let Some(Ticket { pass, lease, .. }) = attempt.ticket.take() else { return };
+        self.end_lease(target, lease);
+        self.count(now, target, pass, outcome);
+    }
+
+    fn end_lease(&self, target: usize, lease: Option<Lease>) {
+        let Some(lease) = lease else { return };
         let endpoint = self.endpoint_index(target);
         self.fleet.borrow_mut().load(endpoint).leave(lease);
-        self.count(now, target, pass, outcome);
     }
 
     /// Tells a target's breaker how a call that it had let through has ended.
