@@ -74,7 +74,10 @@ impl Call {
                 self.leave_line();
                 self.waiting = Some((at, target));
             }
-            Plan::Line => self.looks_at = now.after(POLL_MS),
+            Plan::Line => {
+                let until = self.line.map_or(now, |line| line.until);
+                self.looks_at = now.after(POLL_MS).min(until);
+            }
         }
     }
 
@@ -177,9 +180,15 @@ impl Call {
 
     /// All endpoints have as many calls as they may, and as many wait.
     fn no_room(&self) -> Error {
-        let targets = &self.order.model.targets;
-        let most: u32 =
-            targets.iter().filter_map(|target| target.endpoint.max_concurrency).fold(0, u32::saturating_add);
+        let mut known = Vec::new();
+        let mut most = 0u32;
+        for Target { index, endpoint, .. } in &self.order.model.targets {
+            // One endpoint may be there under several models.
+            if !known.contains(index) {
+                known.push(*index);
+                most = most.saturating_add(endpoint.max_concurrency.unwrap_or(0));
+            }
+        }
         let message = format!(
             "The endpoints of the model `{}` have all the calls that `max_concurrency` lets them have ({most}), and no place became free in time. Nothing was tried. Come back later, raise `max_concurrency`, or add a target to `models`.",
             self.order.model.name
