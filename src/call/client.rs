@@ -110,7 +110,7 @@ impl Call {
         self.out.push_back(Output::Event(Event::CallEnded {
             outcome: outcome.to_owned(),
             param,
-            endpoint: Some(self.endpoint_name()),
+            endpoint: (self.started > 0).then(|| self.endpoint_name()),
             attempts: self.started,
             stream: self.order.ask.stream,
             first_content_ms: self.first_content.map(|at| at.since(self.order.arrived)),
