@@ -90,11 +90,16 @@ impl Stopwatch {
     }
 }
 
-/// The runtime that the core sees.
+/// The runtime that the core sees, and when its own client leaves, if that is not everybody's.
 #[derive(Clone)]
-pub struct Host(pub Rc<RefCell<State>>);
+pub struct Host(pub Rc<RefCell<State>>, pub Option<u64>);
 
 impl Host {
+    /// The same world, for a call whose client leaves by itself.
+    pub fn of_client(&self, leaves_at: Option<u64>) -> Self {
+        Self(Rc::clone(&self.0), leaves_at)
+    }
+
     pub fn state(&self) -> RefMut<'_, State> {
         self.0.borrow_mut()
     }
@@ -217,7 +222,7 @@ impl Runtime for Host {
 
     fn poll_client_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.borrow_mut();
-        match state.leaves_at {
+        match self.1.or(state.leaves_at) {
             Some(at) => state.until(at),
             None => Poll::Pending,
         }

@@ -57,6 +57,11 @@ impl Sent {
         let id = self.request.headers.get("x-request-id").expect("an id");
         id.strip_prefix("req-").and_then(|number| number.parse().ok()).expect("the id of an attempt")
     }
+
+    /// Which of a crowd sent it.
+    pub fn member(&self) -> Option<usize> {
+        self.request.headers.get("x-request-id")?.split_once('-')?.0.parse().ok()
+    }
 }
 
 /// What one call did.

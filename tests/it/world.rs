@@ -5,15 +5,19 @@
 //! model `m`, in the order they were named), a script per request that an endpoint gets, and how the
 //! client behaves. [`World::run`] takes one request the whole way that a host does: read `CONFIG`,
 //! admit, read the request, plan, `open`, `Body::next`, `Body::deliver`. [`World::visit`] does so
-//! with a request about a client's own job, and [`World::crowd`] with many at once. All times are
-//! milliseconds since the request's arrival, or since that of the first in a row of them
+//! with a request about a client's own job, and [`World::crowd`] and [`World::mixed_crowd`] with many
+//! at once. All times are milliseconds since the request's arrival, or since that of the first in a row of them
 //! ([`World::begins`]).
+
+mod crowd;
+
+pub use crowd::{Crowd, Member};
 
 use crate::{
     host::{Host, State},
     lane::{self, Takes},
     pipe,
-    record::{Record, Sent},
+    record::Record,
     runpod::Runpod,
     script::Script,
     wanted::{Errand, Wanted},
@@ -37,9 +41,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
-    pin::Pin,
     rc::Rc,
-    task::Poll,
 };
 
 /// When every call arrives: Sat, 21 Nov 2026 22:24:48 GMT.
@@ -61,6 +63,9 @@ impl Environment for Vault {
 /// What will happen. See the module's documentation.
 pub struct World {
     targets: Vec<Value>,
+    strategy: Option<&'static str>,
+    /// How many calls each endpoint may have.
+    room: BTreeMap<String, u32>,
     scripts: BTreeMap<String, Scripts>,
     policies: Value,
     client: Client,
@@ -97,6 +102,8 @@ impl World {
     pub fn new() -> Self {
         Self {
             targets: Vec::new(),
+            strategy: None,
+            room: BTreeMap::new(),
             scripts: BTreeMap::new(),
             policies: json!({}),
             client: Client { in_lane: true, ..Client::default() },
@@ -130,6 +137,24 @@ impl World {
         if model.is_some() || self.targets.iter().all(|target| target["endpoint"] != endpoint) {
             self.targets.push(json!({ "endpoint": endpoint, "model": model }));
         }
+        self
+    }
+
+    /// How targets are chosen.
+    pub fn strategy(mut self, strategy: &'static str) -> Self {
+        self.strategy = Some(strategy);
+        self
+    }
+
+    /// The share of the target that was named last.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.targets.last_mut().expect("a target")["weight"] = weight.into();
+        self
+    }
+
+    /// The `max_concurrency` of an endpoint.
+    pub fn room(mut self, endpoint: &str, calls: u32) -> Self {
+        self.room.insert(endpoint.to_owned(), calls);
         self
     }
 
@@ -224,7 +249,7 @@ impl World {
     }
 
     fn settings(&self) -> Settings {
-        let endpoints = json!([
+        let mut endpoints = json!([
             { "name": "a", "provider": "vllm", "base_url": "https://a.hush.example/v1", "api_key_secret": "KEY_A" },
             { "name": "b", "provider": "vllm", "base_url": "https://b.hush.example/v1", "api_key_secret": "KEY_B" },
             {
@@ -233,11 +258,15 @@ impl World {
             },
             self.jobs_endpoint(),
         ]);
+        for endpoint in endpoints.as_array_mut().into_iter().flatten() {
+            let name = endpoint["name"].as_str().expect("a name");
+            endpoint["max_concurrency"] = self.room.get(name).copied().into();
+        }
         let asked: Vec<&String> = self.policies.as_object().into_iter().flat_map(|map| map.keys()).collect();
         let hex = hex_of(crate::wanted::CLIENT_KEY);
         let config = json!({
             "endpoints": endpoints,
-            "models": [{ "name": "m", "targets": self.targets }],
+            "models": [{ "name": "m", "strategy": self.strategy, "targets": self.targets }],
             "policies": self.policies,
             "clients": [
                 { "name": "tests", "keys_sha256": [hex], "policies": asked, "runpod": ["d"] },
@@ -302,7 +331,10 @@ impl World {
 
     /// Reads a request as far as a call needs it.
     fn read(&self, wanted: &Wanted) -> (Ask, Rc<Model>, Rc<Policy>, Option<u64>) {
-        let settings = self.settings();
+        Self::plan(&self.settings(), wanted)
+    }
+
+    fn plan(settings: &Settings, wanted: &Wanted) -> (Ask, Rc<Model>, Rc<Policy>, Option<u64>) {
         let key = caller::key(&wanted.headers, wanted.api.dialect());
         let client = settings.admit(key).expect("a known key");
         let ask = Ask::read(wanted.api, &wanted.headers, wanted.bytes().into()).expect("a request in order");
@@ -312,14 +344,15 @@ impl World {
     }
 
     fn host(&mut self) -> Host {
-        Host(Rc::new(RefCell::new(State {
+        let state = State {
             now: self.begins_at + self.upload_ms,
             leaves_at: self.client.leaves_at.map(|at| at + self.begins_at),
             early_timers: self.early_timers,
             scripts: std::mem::take(&mut self.scripts),
             runpod: self.runpod.take(),
             ..State::default()
-        })))
+        };
+        Host(Rc::new(RefCell::new(state)), None)
     }
 
     fn carry_out(
@@ -377,60 +410,6 @@ impl World {
         }
         record
     }
-
-    /// Runs so many calls of the same kind at once, all of them in one isolate: each begins so many
-    /// milliseconds behind the one before.
-    pub fn crowd(mut self, count: usize, apart_ms: u64, wanted: &Wanted) -> Crowd {
-        let (ask, model, policy, deadline_ms) = self.read(wanted);
-        let host = self.host();
-        let (client, fleet, seed) = (self.client, Rc::clone(&self.fleet), self.seed);
-        let records: Vec<RefCell<Record>> =
-            (0..count).map(|_| RefCell::new(Record::new(ask.clone(), &policy, deadline_ms))).collect();
-        let one = async |number: usize, record: &RefCell<Record>| {
-            host.moment(number as u64 * apart_ms).await;
-            let (ask, model, policy) = (ask.clone(), Rc::clone(&model), Rc::clone(&policy));
-            let (arrived, request_id) = (host.now(), "req".to_owned());
-            let order = Order {
-                ask,
-                model,
-                policy,
-                arrived,
-                request_id,
-                deadline_ms,
-                client: None,
-                seed: seed + number as u64,
-            };
-            let call = Call::new(arrived, order, Rc::clone(&fleet));
-            serve(&host, call, client, record).await;
-        };
-        let mut calls: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
-        for (number, record) in records.iter().enumerate() {
-            calls.push(Box::pin(one(number, record)));
-        }
-        let all = poll_fn(|context| {
-            calls.retain_mut(|call| call.as_mut().poll(context).is_pending());
-            if calls.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        });
-        host.run(all, None, &mut |_| ());
-        drop(calls);
-        let mut state = host.0.borrow_mut();
-        assert_eq!(state.in_flight, 0, "nothing is left in flight");
-        let mut runpod = state.runpod.take().expect("a simulated RunPod");
-        runpod.finish();
-        Crowd {
-            records: records.into_iter().map(RefCell::into_inner).collect(),
-            requests: std::mem::take(&mut state.requests),
-            runpod,
-        }
-    }
-}
-
-/// What many calls did.
-pub struct Crowd {
-    /// Each without its requests and events: requests stand below for all.
-    pub records: Vec<Record>,
-    pub requests: Vec<Sent>,
-    pub runpod: Runpod,
 }
 
 fn hex_of(key: &str) -> String {

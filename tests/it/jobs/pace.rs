@@ -97,8 +97,8 @@ fn a_hundred_and_fifty_that_leave_at_once_are_cancelled_within_runpods_limits() 
             // Some of the first cancels come too early to be heard.
             let work = if early { work.queued(leaves_at - 60) } else { work };
             let crowd = World::new().jobs(Runpod::of(work)).leaves(leaves_at).crowd(150, 0, &chat());
-            assert_eq!(crowd.runpod.jobs.len(), 150);
-            let cancels = crowd.runpod.times(Op::Cancel);
+            assert_eq!(crowd.runpod().jobs.len(), 150);
+            let cancels = crowd.runpod().times(Op::Cancel);
             assert!(most_in_ten_seconds(&cancels) <= 100, "{} in ten seconds", most_in_ten_seconds(&cancels));
             let spans: Vec<(u64, u64)> = crowd
                 .requests
@@ -108,13 +108,13 @@ fn a_hundred_and_fifty_that_leave_at_once_are_cancelled_within_runpods_limits() 
                 .collect();
             let at_once = |at: u64| spans.iter().filter(|(from, to)| (*from..*to).contains(&at)).count();
             assert!(spans.iter().map(|(from, _)| at_once(*from)).max().unwrap() <= 20);
-            let words: Vec<&str> = crowd.runpod.jobs.iter().map(|job| job.word).collect();
+            let words: Vec<&str> = crowd.runpod().jobs.iter().map(|job| job.word).collect();
             let left = words.iter().filter(|word| **word != "CANCELLED").count();
             assert_eq!(left, 0, "{leaves_at} {early}: {words:?}");
             // Ninety at once, and the others when the quota of ten seconds is free again.
-            let soon = crowd.runpod.jobs.iter().filter(|job| job.ended.unwrap() <= leaves_at + 1500).count();
+            let soon = crowd.runpod().jobs.iter().filter(|job| job.ended.unwrap() <= leaves_at + 1500).count();
             assert!(soon >= if early { 40 } else { 85 }, "{soon} at once");
-            assert!(crowd.runpod.jobs.iter().all(|job| job.ended.unwrap() <= leaves_at + 30_000));
+            assert!(crowd.runpod().jobs.iter().all(|job| job.ended.unwrap() <= leaves_at + 30_000));
         }
     }
 }
@@ -124,9 +124,9 @@ fn what_cannot_be_cancelled_in_time_is_bounded_by_its_ttl() {
     let work = Work::chat("one two", 100).ends(0, End::Never).stops(Stops::Never);
     let world = World::new().jobs(Runpod::of(work)).policy(json!({ "deadline_ms": 40_000 }));
     let crowd = world.leaves(2000).crowd(200, 0, &chat());
-    let cancels = crowd.runpod.times(Op::Cancel);
+    let cancels = crowd.runpod().times(Op::Cancel);
     assert!(most_in_ten_seconds(&cancels) <= 100);
-    for job in &crowd.runpod.jobs {
+    for job in &crowd.runpod().jobs {
         assert!(job.ended.unwrap() <= 40_000, "{:?}", job.ended);
     }
 }
@@ -136,13 +136,13 @@ fn three_hundred_jobs_at_once_share_the_polls() {
     for apart_ms in [0, 10] {
         let work = Work::chat(&"word ".repeat(100), 300).queued(5000);
         let crowd = World::new().jobs(Runpod::of(work)).crowd(300, apart_ms, &chat());
-        let polls = [crowd.runpod.times(Op::Stream), crowd.runpod.times(Op::Status)];
+        let polls = [crowd.runpod().times(Op::Stream), crowd.runpod().times(Op::Status)];
         for times in polls {
             assert!(most_in_ten_seconds(&times) <= 2000, "{} polls in ten seconds", most_in_ten_seconds(&times));
         }
-        let submissions = crowd.runpod.times(Op::Submit);
+        let submissions = crowd.runpod().times(Op::Submit);
         assert!(most_in_ten_seconds(&submissions) <= 1000);
-        assert!(crowd.runpod.count(Op::Health) <= 5, "{} looks", crowd.runpod.count(Op::Health));
+        assert!(crowd.runpod().count(Op::Health) <= 5, "{} looks", crowd.runpod().count(Op::Health));
         for record in &crowd.records {
             assert!(record.text().ends_with("data: [DONE]\n\n"), "{}", record.text());
         }
