@@ -45,6 +45,7 @@ mod pushback;
 mod refusals;
 mod retries;
 mod retry_after;
+mod routing;
 mod secrets;
 mod streams;
 mod timers;
