@@ -16,16 +16,25 @@ use divan::{AllocProfiler, Bencher, black_box, counter::BytesCount};
 use fairlead_core::{
     api::{Api, Dialect},
     ask::Ask,
+    breaker::{Admission, Outcome, Rules},
     call::{Call, Emit, Input, Order, Output},
     classify::Failure,
-    fleet::Fleet,
+    fleet::{Fleet, Which},
     message::{Headers, ResponseHead},
-    settings::{Environment, Settings},
+    policy::Policy,
+    rng::Rng,
+    route::{self, Next, Route},
+    settings::{Environment, Model, Settings},
     sse::Decoder,
     stream::{Proof, Seen},
     time::Instant,
 };
-use std::{cell::RefCell, rc::Rc};
+use serde_json::json;
+use std::{
+    cell::RefCell,
+    fmt::{self, Display, Formatter},
+    rc::Rc,
+};
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
@@ -158,19 +167,32 @@ fn framing(bencher: Bencher<'_, '_>) {
 fn call(bencher: Bencher<'_, '_>, kind: Kind) {
     let events = events(kind);
     let plan = Plan::new();
-    bencher.counter(size(&events)).with_inputs(|| plan.order(true)).bench_local_values(|order| {
-        let mut call = Call::new(NOW, order, Rc::clone(&plan.fleet));
-        let mut bytes = 0;
-        take(&mut call);
-        call.handle_input(NOW, Input::Head { exchange: 1, head: stream_head() });
-        for chunk in black_box(&events) {
-            call.handle_input(NOW, Input::Chunk { exchange: 1, bytes: chunk });
-            bytes += take(&mut call);
-        }
-        call.handle_input(NOW, Input::End { exchange: 1 });
-        assert_eq!(call.poll_timeout(), None);
-        bytes + take(&mut call)
-    });
+    let call = |order| stream(order, &plan.fleet, &events);
+    bencher.counter(size(&events)).with_inputs(|| plan.order(true)).bench_local_values(call);
+}
+
+/// The same for an answer of a few tokens, over two targets: with a breaker before them, and without.
+#[divan::bench(args = ["breaker", "none"])]
+fn short(bencher: Bencher<'_, '_>, breaker: &str) {
+    let mut events = events(Kind::Text);
+    events.drain(4..EVENTS - 3);
+    let case = Case { strategy: "least_loaded", targets: 2, shared: true };
+    let plan = Plan::of(case, breaker == "breaker");
+    bencher.with_inputs(|| plan.order(true)).bench_local_values(|order| stream(order, &plan.fleet, &events));
+}
+
+fn stream(order: Order, fleet: &Rc<RefCell<Fleet>>, events: &[Vec<u8>]) -> usize {
+    let mut call = Call::new(NOW, order, Rc::clone(fleet));
+    let mut bytes = 0;
+    take(&mut call);
+    call.handle_input(NOW, Input::Head { exchange: 1, head: stream_head() });
+    for chunk in black_box(events) {
+        call.handle_input(NOW, Input::Chunk { exchange: 1, bytes: chunk });
+        bytes += take(&mut call);
+    }
+    call.handle_input(NOW, Input::End { exchange: 1 });
+    assert_eq!(call.poll_timeout(), None);
+    bytes + take(&mut call)
 }
 
 /// Takes all that the call wants done and counts the bytes for the client.
@@ -184,6 +206,87 @@ fn take(call: &mut Call) -> usize {
         };
     }
     bytes
+}
+
+/// Where a call finds everything healthy.
+#[derive(Clone, Copy)]
+struct Case {
+    strategy: &'static str,
+    targets: usize,
+    /// Other isolates tell what they know.
+    shared: bool,
+}
+
+impl Display for Case {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}{}", self.strategy, self.targets, if self.shared { ", shared" } else { "" })
+    }
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    let of = |strategy| {
+        [(2, false), (2, true), (5, false), (5, true)].map(|(targets, shared)| Case { strategy, targets, shared })
+    };
+    ["failover", "weighted", "least_loaded"].into_iter().flat_map(of)
+}
+
+/// What a call that finds everything healthy pays for breaker, budget and routing together, step by step as
+/// `call/admission.rs` takes them.
+#[divan::bench(args = cases())]
+fn healthy(bencher: Bencher<'_, '_>, case: Case) {
+    let plan = Plan::of(case, true);
+    let (model, policy) = plan.settings.plan(None, "qwen", None).unwrap();
+    let mut fleet = plan.fleet.borrow_mut();
+    let mut rng = Rng::from_seed(7);
+    let mut now = NOW;
+    // Others are on their way.
+    for target in &model.targets {
+        for _ in 0..16 {
+            let _lease = fleet.load(target.index).try_enter(now, now.after(86_400_000), Some(32), None);
+        }
+    }
+    bencher.bench_local(|| {
+        now = now.after(1);
+        admit_and_serve(now, &mut fleet, &model, &policy, &mut rng)
+    });
+}
+
+fn admit_and_serve(now: Instant, fleet: &mut Fleet, model: &Model, policy: &Policy, rng: &mut Rng) -> usize {
+    let breaker = policy.breaker.as_ref().unwrap();
+    let targets = &model.targets;
+    let gates = |index| [Which { endpoint: index, entry: None }, Which { endpoint: index, entry: model.index }];
+    // What other isolates say is looked for where it is due.
+    if fleet.store().is_some() {
+        for which in targets.iter().flat_map(|target| gates(target.index)) {
+            let gate = fleet.gate(which);
+            if gate.breaker.asks_for_lease(now) || gate.channel.is_due(now, gate.breaker.is_calm(now)) {
+                gate.channel.on_read(now, Ok(None));
+            }
+            assert!(gate.channel.read_at().is_some());
+        }
+    }
+    // The order of trying.
+    let fastest = targets.iter().filter_map(|target| fleet.load(target.index).first_token_ms(now)).min();
+    let order = route::order(model.strategy, targets, |endpoint| fleet.load(endpoint).score(now, fastest), rng);
+    let mut route = Route::ordered(targets, &order);
+    let Next::First { target } = route.next(|_| false) else { panic!("nobody") };
+    let index = targets[target].index;
+    // Its breakers, and a place at it.
+    let [all, own] = gates(index);
+    assert!(!fleet.gate(all).breaker.is_isolated());
+    let Admission::Admitted(pass) = fleet.gate(own).breaker.admit(now, breaker, None, rng) else { panic!("shut") };
+    let most = targets[target].endpoint.max_concurrency;
+    let lease = fleet.load(index).try_enter(now, now.after(300_000), most, None).unwrap();
+    route.on_attempt(target);
+    // It answers.
+    fleet.load(index).on_first_content(now, 120);
+    fleet.gate(own).breaker.on_sign_of_life();
+    fleet.load(index).leave(lease);
+    let rules = Rules { policy: breaker, alone: targets.len() == 1 };
+    let outcome = Outcome::Served { first_content_ms: Some(120) };
+    assert!(fleet.gate(own).breaker.on_end(now, rules, pass, outcome, rng).is_none());
+    fleet.budget(index).refund(&policy.budget);
+    target
 }
 
 /// A refusal, from its head to the decision and the pushback that it asks for.
@@ -236,14 +339,35 @@ impl Environment for NoSecrets {
 }
 
 impl Plan {
+    /// One target.
     fn new() -> Self {
-        let config = serde_json::json!({
+        Self::of(Case { strategy: "failover", targets: 1, shared: false }, true)
+    }
+
+    fn of(Case { strategy, targets, shared }: Case, breaker: bool) -> Self {
+        let endpoint = |name: &&str| {
+            let base_url = format!("https://{name}.example.com/v1");
+            json!({ "name": name, "provider": "vllm", "base_url": base_url, "max_concurrency": 32 })
+        };
+        let target = |name: &&str| json!({ "endpoint": name, "model": "served" });
+        let names = &["a", "b", "c", "d", "e"][..targets];
+        let config = json!({
             "open": true,
-            "endpoints": [{ "name": "a", "provider": "vllm", "base_url": "https://a.example.com/v1" }],
-            "models": [{ "name": "qwen", "targets": [{ "endpoint": "a", "model": "served" }] }],
+            "endpoints": names.iter().map(endpoint).collect::<Vec<_>>(),
+            "models": [
+                { "name": "qwen", "strategy": strategy, "targets": names.iter().map(target).collect::<Vec<_>>() },
+            ],
+            "policies": { "default": { "breaker": { "enabled": breaker } } },
         });
         let settings = Settings::read([("CONFIG".to_owned(), config)], &NoSecrets).settings.unwrap();
-        Self { settings, fleet: Rc::default() }
+        let mut fleet = if shared { Fleet::shared(2 * targets) } else { Fleet::default() };
+        // All is well as far as anybody knows.
+        for endpoint in 0..targets {
+            for entry in [None, Some(0)] {
+                fleet.gate(Which { endpoint, entry }).channel.on_read(NOW, Ok(None));
+            }
+        }
+        Self { settings, fleet: Rc::new(RefCell::new(fleet)) }
     }
 
     fn order(&self, stream: bool) -> Order {
