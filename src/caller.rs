@@ -4,6 +4,7 @@ use crate::{
     api::Dialect,
     error::{Code, Error},
     message::Headers,
+    time::positive_ms,
 };
 
 /// The key that was sent: `Authorization: Bearer`, or for the Messages API also `x-api-key`, as
@@ -39,8 +40,7 @@ pub fn deadline_ms(headers: &Headers) -> Result<Option<u64>, Error> {
         };
     }
     // An SDK's own field: what cannot be read there is no fault of the caller's.
-    let seconds = headers.get("x-stainless-timeout").and_then(|value| value.trim().parse::<f64>().ok());
-    Ok(seconds.filter(|seconds| *seconds > 0.0).map(|seconds| (seconds * 1000.0).ceil() as u64))
+    Ok(headers.get("x-stainless-timeout").and_then(|value| positive_ms(value, 1000)))
 }
 
 /// The trace that the request belongs to, if `traceparent` has the form of W3C Trace Context:

@@ -4,7 +4,7 @@ use crate::{
     deadline::Timer,
     message::{Headers, ResponseHead},
     stream::InBand,
-    time::Instant,
+    time::{Instant, positive_ms},
 };
 
 /// How an attempt failed, before any of its content was shown.
@@ -289,23 +289,16 @@ fn is_context_length(body: &[u8]) -> bool {
 /// `Date` where it sent one, so that its clock may be wrong. Nonsense and the past count as
 /// nothing said.
 pub fn retry_after(headers: &Headers, now: Instant) -> Option<u64> {
-    if let Some(ms) = headers.get("retry-after-ms").and_then(|value| positive(value, 1.0)) {
+    if let Some(ms) = headers.get("retry-after-ms").and_then(|value| positive_ms(value, 1)) {
         return Some(ms);
     }
     let value = headers.get("retry-after")?.trim();
-    if let Some(ms) = positive(value, 1000.0) {
+    if let Some(ms) = positive_ms(value, 1000) {
         return Some(ms);
     }
     let when = date(value)?;
     let sender = headers.get("date").and_then(date).unwrap_or(now);
     (when > sender).then(|| sender.until(when))
-}
-
-/// A positive decimal number of units, in milliseconds.
-fn positive(value: &str, unit_ms: f64) -> Option<u64> {
-    let number: f64 = value.trim().parse().ok()?;
-    // As casts saturate, an absurd number is merely a very long time.
-    (number.is_finite() && number > 0.0).then_some((number * unit_ms).ceil() as u64)
 }
 
 fn date(value: &str) -> Option<Instant> {
