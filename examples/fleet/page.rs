@@ -67,8 +67,9 @@ fn section(scenario: &Scenario, contestants: &[Contestant], played: &[Vec<Counts
         .collect();
     let seeds = played.first().map_or(0, Vec::len);
     let calls = spread(played.iter().flatten().map(|counts| Some(counts.calls as f64)), count);
-    let mut name = scenario.name.clone();
-    name[..1].make_ascii_uppercase();
+    let mut letters = scenario.name.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    let name: String = first.chain(letters).collect();
     format!("\n### {name}\n\n{calls} requests, {seeds} seeds.\n\n{}", report::outage(&runs))
 }
 

@@ -82,7 +82,7 @@ pub fn outage(contestants: &[(&str, Runs)]) -> String {
         "90 % back after",
         "behind the running opening",
         "retries per request",
-        "failed",
+        "failed (cut)",
         "shut out by news",
         "KV reads a day",
         "KV writes (refused)",
@@ -107,7 +107,7 @@ pub fn outage(contestants: &[(&str, Runs)]) -> String {
             spread(each(|run| run.back_s), seconds),
             if_breaker(spread(each(|run| run.back_behind_s), seconds)),
             spread(each(|run| Some(run.retries)), |value| format!("{value:.3}")),
-            spread(each(|run| Some(run.failed)), count),
+            format!("{} ({})", spread(each(|run| Some(run.failed)), count), spread(each(|run| Some(run.cut)), count)),
             if_store(spread(each(|run| Some(run.shut_out_s)), seconds)),
             if_store(spread(each(|run| Some(run.reads_a_day)), count)),
             if_store(format!(

@@ -19,7 +19,7 @@ const AFTER_MS: u64 = 240_000;
 pub const TRIGGER_MS: std::ops::Range<u64> = 60_000..90_000;
 
 /// The endpoint of the metastable scenario.
-pub const CURVE: Curve = Curve { slots: 200, slows_at: 400, slowest: 3, longest: 3000, loses: None };
+pub const CURVE: Curve = Curve { slots: 200, slows_at: 400, slowest: 3, longest: 3000 };
 
 /// Ten minutes in which `a` is so, between two spells of health.
 fn outage(name: &str, mode: Mode) -> Scenario {

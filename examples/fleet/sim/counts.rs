@@ -16,9 +16,9 @@ pub struct Second {
     pub answered: u32,
     /// and those that asked `a` first.
     pub at_a_first: u32,
-    /// Attempts at either endpoint in this second.
+    /// Attempts at either endpoint in this second,
     pub attempts: [u32; 2],
-    /// Attempts at `a` from isolates whose breaker for it was open: probes.
+    /// and those at `a` that isolates made whose breaker for it was open: probes.
     pub probes: u32,
     /// Isolates that have had a call, at the beginning of this second,
     pub used: u32,
@@ -40,7 +40,7 @@ pub struct Counts {
     pub cut: u64,
     /// The end of the longest opening that was running when `a` was well again.
     pub open_until: Option<u64>,
-    /// The longest time that an isolate kept from `a`, which was well, by others' word alone.
+    /// The longest time that openings kept an isolate from `a`, which was well, by others' word alone.
     pub shut_out_ms: u64,
     pub reads: u64,
     pub writes: u64,
@@ -130,7 +130,8 @@ impl Counts {
     }
 
     fn on_turned_away(&mut self, now: u64, view: &View, well_since: Option<u64>) {
-        if let (Some(told_at), Some(well_since)) = (view.told_at, well_since) {
+        let opening = view.open_until.filter(|until| now < *until);
+        if let (Some(_), Some(told_at), Some(well_since)) = (opening, view.told_at, well_since) {
             self.shut_out_ms = self.shut_out_ms.max(now - told_at.max(well_since));
         }
     }

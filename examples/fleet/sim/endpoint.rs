@@ -67,21 +67,12 @@ pub struct Curve {
     pub slows_at: usize,
     pub slowest: u64,
     pub longest: usize,
-    /// In this time, only a part of the slots is there.
-    pub loses: Option<(u64, u64, usize)>,
 }
 
 impl Curve {
     /// Requests a second while nobody waits.
     pub const fn capacity(&self) -> f64 {
         self.slots as f64 * 1000.0 / ANSWER_MS as f64
-    }
-
-    fn slots_at(&self, now: u64) -> usize {
-        match self.loses {
-            Some((from, to, left)) if (from..to).contains(&now) => left,
-            _ => self.slots,
-        }
     }
 }
 
@@ -106,6 +97,16 @@ impl Endpoint {
             }
             Nature::Congested(_) => (0, Mode::Well),
         }
+    }
+
+    /// Since when it is well and nothing fails any more that was asked of it before; `None`: it is not so.
+    pub fn well_since(&self, now: u64) -> Option<u64> {
+        let (from, mode) = self.mode(now);
+        let silence = match from.checked_sub(1).map(|before| self.mode(before).1) {
+            Some(Mode::Silent { ms }) => ms,
+            _ => 0,
+        };
+        (mode == Mode::Well && from + silence <= now).then_some(from + silence)
     }
 
     /// Takes in a request.
@@ -139,7 +140,7 @@ impl Endpoint {
     fn serve(&mut self, world: &World, number: usize) {
         let Nature::Congested(curve) = self.nature else { return };
         let now = world.now();
-        while self.busy < curve.slots_at(now) {
+        while self.busy < curve.slots {
             let Some(job) = self.queue.pop_front() else { return };
             self.busy += 1;
             let most = curve.slows_at as u64;

@@ -111,11 +111,7 @@ impl Kv {
         if self.rng.up_to(999_999) < lost_ppm {
             return Ok(());
         }
-        let mut seen_from = [now; LOCATIONS];
-        for (other, at) in seen_from.iter_mut().enumerate().filter(|(other, _)| *other != location) {
-            let _ = other;
-            *at += self.rng.up_to(lag_ms);
-        }
+        let seen_from = std::array::from_fn(|other| if other == location { now } else { now + self.rng.up_to(lag_ms) });
         key.writes.push(Write { text: text.into(), seen_from });
         // Nobody reads what stands before a write that has come through everywhere.
         let through = |write: &Write| write.seen_from.iter().all(|at| *at <= now);

@@ -19,12 +19,14 @@ pub struct Figures {
     pub back_s: Option<f64>,
     /// The same from the end of the longest opening that was running then.
     pub back_behind_s: Option<f64>,
-    /// The most calls that open breakers let through to `a` in one second while it is ill.
+    /// The most attempts at `a` in one second while it is ill that came through an open breaker.
     pub probes: Option<f64>,
     /// Attempts per call, less one.
     pub retries: f64,
     /// Calls that were not answered.
     pub failed: f64,
+    /// Calls that ended with their isolate.
+    pub cut: f64,
     /// The longest time that an isolate sent `a`, which was well, no call by others' word alone.
     pub shut_out_s: f64,
     /// KV reads in a day of such traffic.
@@ -61,6 +63,7 @@ impl Figures {
             probes,
             retries: counts.attempts as f64 / counts.calls as f64 - 1.0,
             failed: counts.failed() as f64,
+            cut: counts.cut as f64,
             shut_out_s: counts.shut_out_ms as f64 / 1000.0,
             reads_a_day: counts.reads as f64 * 86_400.0 / scenario.seconds as f64,
             writes: counts.writes as f64,

@@ -159,7 +159,7 @@ impl Run<'_> {
         let (world, isolate) = (Rc::clone(&self.world), Rc::clone(&self.isolates[place]));
         let arrived = world.now();
         world.counts.borrow_mut().on_call(arrived, &isolate);
-        let knows_better = self.contestant == Contestant::Oracle && world.mode(0).1 != Mode::Well;
+        let knows_better = self.contestant == Contestant::Oracle && world.mode(0) != Mode::Well;
         let order = Order {
             ask: self.ask.clone(),
             model: Rc::clone(if knows_better { &self.without_a } else { &self.model }),

@@ -97,9 +97,8 @@ impl World {
         self.spawned.borrow_mut().pop()
     }
 
-    /// How an endpoint is, and since when.
-    pub fn mode(&self, endpoint: usize) -> (u64, Mode) {
-        self.endpoints.borrow()[endpoint].mode(self.now())
+    pub fn mode(&self, endpoint: usize) -> Mode {
+        self.endpoints.borrow()[endpoint].mode(self.now()).1
     }
 
     /// Lets an endpoint do something.
@@ -161,7 +160,7 @@ impl Runtime for Host {
 
     fn send(&self, endpoint: &settings::Endpoint, _: Request) -> Wire {
         let number = usize::from(endpoint.name != ENDPOINTS[0]);
-        let (_, mode) = self.world.mode(number);
+        let mode = self.world.mode(number);
         let fate = {
             let mut rng = self.world.rng.borrow_mut();
             self.world.with_endpoint(number, |endpoint| endpoint.ask(&self.world, number, &mut rng))
@@ -175,9 +174,9 @@ impl Runtime for Host {
     }
 
     fn tell(&self, event: &Event) {
-        let (since, mode) = self.world.mode(0);
-        let well_since = (mode == Mode::Well).then_some(since);
-        self.world.counts.borrow_mut().on_event(self.world.now(), self.arrived, &self.isolate, event, well_since);
+        let now = self.world.now();
+        let well_since = self.world.with_endpoint(0, |endpoint| endpoint.well_since(now));
+        self.world.counts.borrow_mut().on_event(now, self.arrived, &self.isolate, event, well_since);
     }
 
     fn spawn(&self, task: Task) {
