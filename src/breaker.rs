@@ -40,7 +40,7 @@ pub struct Breaker {
     /// Epoch and time of the record that was heard last.
     heard: Option<(u64, u64)>,
     window: Window,
-    /// Failures without a success between them.
+    /// Failures without a success between them, nor a window in which nothing failed.
     streak: u32,
     /// Since when calls have been let through and none has shown a sign of life.
     silent_since: Option<Instant>,
@@ -262,6 +262,7 @@ impl Breaker {
         rng: &mut Rng,
     ) -> Option<Change> {
         let policy = rules.policy;
+        self.streak = self.row(now, policy);
         let culprit = self.culprit(now, policy, pass.client);
         if pass.probe {
             let only = self.only();
@@ -284,6 +285,12 @@ impl Breaker {
         let relapse = self.closed_at.is_some_and(|at| now.since(at) < policy.window_ms);
         self.doublings = if relapse { self.doublings.saturating_add(1) } else { 0 };
         Some(self.open(now, rules, culprit, why, rng))
+    }
+
+    /// Failures in a row, unless nothing has failed for a window: then they are forgotten as well.
+    fn row(&self, now: Instant, policy: &BreakerPolicy) -> u32 {
+        let [last, _] = self.failed;
+        last.filter(|(_, at)| now.since(*at) < policy.window_ms).map_or(0, |_| self.streak)
     }
 
     /// The client of this failure, if no other client has failed lately.
@@ -390,7 +397,16 @@ impl Breaker {
             State::Open { until, only, .. } if now < *until => ("open", Some(*until), *only),
             State::Open { until, only, .. } => ("half_open", Some(*until), *only),
         };
-        View { state, until, one_client, reason: &self.why, epoch: self.epoch, calls, failures, in_a_row: self.streak }
+        View {
+            state,
+            until,
+            one_client,
+            reason: &self.why,
+            epoch: self.epoch,
+            calls,
+            failures,
+            in_a_row: self.row(now, policy),
+        }
     }
 
     fn give_back(&mut self, pass: Pass) {
