@@ -280,7 +280,7 @@ fn admit_and_serve(now: Instant, fleet: &mut Fleet, model: &Model, policy: &Poli
     route.on_attempt(target);
     // It answers.
     fleet.load(index).on_first_content(now, 120);
-    fleet.gate(own).breaker.on_sign_of_life();
+    fleet.gate(own).breaker.on_sign_of_life(pass);
     fleet.load(index).leave(lease);
     let rules = Rules { policy: breaker, alone: targets.len() == 1 };
     let outcome = Outcome::Served { first_content_ms: Some(120) };
