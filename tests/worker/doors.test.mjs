@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { exchange } from '../upstream/raw-client.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, sha256, startGateway } from './gateway.mjs';
+import { endpointsOf, sha256, startGateway, STAYS_CLOSED } from './gateway.mjs';
 
 const ENDPOINT_KEY = 'sk-endpoint-0123456789';
 const ADMIN_KEY = 'sk-admin-0123456789';
@@ -26,7 +26,7 @@ before(async () => {
     endpoints: endpointsOf({ vllm }).map((endpoint) => ({ ...endpoint, api_key_secret: 'VLLM_API_KEY' })),
     models: [{ name: 'qwen', targets }, { name: 'Qwen/Qwen3-8B', targets }, { name: '*', targets }],
     policies: {
-      default: { backoff: { base_ms: 1, throttled_base_ms: 1 } }, tiny: { max_request_bytes: 20 }, secret: {},
+      default: { backoff: { base_ms: 1, throttled_base_ms: 1 }, breaker: STAYS_CLOSED }, tiny: { max_request_bytes: 20 }, secret: {},
     },
     clients: [
       { name: 'web', keys_sha256: [sha256(CLIENT_KEY), sha256(SECOND_KEY)], policies: ['tiny'] },

@@ -12,7 +12,7 @@ import { FAULTS } from '../upstream/faults.mjs';
 import { eventsIn } from '../upstream/raw-client.mjs';
 import { DEFAULT_TEXT } from '../upstream/tokens.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, requestsOf, startGateway } from './gateway.mjs';
+import { endpointsOf, requestsOf, startGateway, STAYS_CLOSED } from './gateway.mjs';
 
 const DONE = 'data: [DONE]';
 const MAX_ATTEMPTS = 3;
@@ -21,6 +21,7 @@ const PATIENT = {
   backoff: { base_ms: 10, throttled_base_ms: 10, max_ms: 10 },
   // So many failures of one endpoint would spend its budget for retries.
   budget: { capacity: 1_000_000 },
+  breaker: STAYS_CLOSED,
 };
 const HASTY = {
   ...PATIENT, deadline_ms: 2600, headers_ms: 500, first_token_ms: 700, idle_ms: 500, progress_ms: 900,

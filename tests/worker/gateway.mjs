@@ -46,6 +46,9 @@ export const STATE = { type: 'kv', id: 'state' };
 /** The Durable Objects, as the binding `BREAKERS`. */
 export const BREAKERS = { type: 'durable-object', worker: 'fairlead', exportName: 'Breakers' };
 
+/** The `breaker` of a policy under which one test's failures are nothing to the next. */
+export const STAYS_CLOSED = { min_calls: 1_000_000, consecutive: 1_000_000 };
+
 export const sha256 = (text) => createHash('sha256').update(text).digest('hex');
 
 /** The requests of one call that a simulated server has seen, by the id that the client gave the call. */

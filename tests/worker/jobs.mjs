@@ -1,7 +1,7 @@
 // What the tests of RunPod jobs have in common: how CONFIG names simulated endpoints, and a call together with what its
 // jobs left in the simulation's records.
 
-import { startGateway } from './gateway.mjs';
+import { startGateway, STAYS_CLOSED } from './gateway.mjs';
 
 export const CHAT = '/v1/chat/completions';
 export const DONE = 'data: [DONE]';
@@ -10,6 +10,7 @@ export const MESSAGES = [{ role: 'user', content: 'What is a fairlead?' }];
 /** Retries at once: what is tested is whether there are any. */
 export const IMPATIENT = {
   backoff: { base_ms: 10, throttled_base_ms: 10, max_ms: 10 }, budget: { capacity: 1_000_000 },
+  breaker: STAYS_CLOSED,
 };
 
 const SECRETS = { RUNPOD_API_KEY: 'rpa_simulated' };

@@ -8,10 +8,10 @@ import { after, before, describe, it } from 'node:test';
 import OpenAI from 'openai';
 import { eventsIn, requestBytes } from '../upstream/raw-client.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, requestsOf, startGateway } from './gateway.mjs';
+import { endpointsOf, requestsOf, startGateway, STAYS_CLOSED } from './gateway.mjs';
 
 const DONE = 'data: [DONE]';
-const NATIVE = { forward: 'native', backoff: { base_ms: 1 } };
+const NATIVE = { forward: 'native', backoff: { base_ms: 1 }, breaker: STAYS_CLOSED };
 /** A text that lasts longer than any test here. */
 const LONG = 3000;
 const MARGIN_MS = 700;

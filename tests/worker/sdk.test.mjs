@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import OpenAI, { APIError, toFile } from 'openai';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, requestsOf, sha256, startGateway } from './gateway.mjs';
+import { endpointsOf, requestsOf, sha256, startGateway, STAYS_CLOSED } from './gateway.mjs';
 
 const SLASHED = 'Qwen/Qwen2.5-7B-Instruct';
 const MESSAGES = [{ role: 'user', content: 'Was ist ein Fairlead? 綱を導くもの 🪢' }];
@@ -28,7 +28,7 @@ before(async () => {
   gateway = await startGateway({
     endpoints: endpointsOf({ vllm }).map((endpoint) => ({ ...endpoint, api_key_secret: 'VLLM_API_KEY' })),
     models: [{ name: 'asked', targets }, { name: SLASHED, targets }],
-    policies: { default: { backoff: { base_ms: 1, throttled_base_ms: 1, max_ms: 1 } } },
+    policies: { default: { backoff: { base_ms: 1, throttled_base_ms: 1, max_ms: 1 }, breaker: STAYS_CLOSED } },
     clients: [{ name: 'web', keys_sha256: [sha256('client-key')] }],
   }, { secrets: { VLLM_API_KEY: 'endpoint-key' } });
   direct = new OpenAI({ baseURL: `${vllm.url}/v1`, apiKey: 'endpoint-key', maxRetries: 0, timeout: 20_000 });

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import OpenAI from 'openai';
 import { parseResponse, requestBytes } from '../upstream/raw-client.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, requestsOf, startGateway } from './gateway.mjs';
+import { endpointsOf, requestsOf, startGateway, STAYS_CLOSED } from './gateway.mjs';
 
 const CHAT = '/v1/chat/completions';
 const COMMENT = ': keepalive\n\n';
@@ -32,6 +32,7 @@ before(async () => {
     deadline_ms: NEVER_MS, headers_ms: NEVER_MS, first_token_ms: NEVER_MS, idle_ms: NEVER_MS, progress_ms: NEVER_MS,
     keepalive_ms: KEEPALIVE_MS, commit_after_ms: NEVER_MS, backoff: { base_ms: 1, throttled_base_ms: 1 },
     budget: { capacity: 1_000_000 },
+    breaker: STAYS_CLOSED,
   };
   const targets = [{ endpoint: 'first' }];
   gateway = await startGateway({
