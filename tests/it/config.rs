@@ -256,6 +256,80 @@ fn every_field_of_a_policy_is_known() {
     assert_eq!(warned, ["policies.default.hedge_after_ms"], "what has no effect in this version is warned about");
 }
 
+/// What `npm run check` says of the example with this value at this place.
+fn said(pointer: &str, value: &Value) -> Vec<String> {
+    let reading = example_with(|config| {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[field] = value.clone();
+    });
+    reading.mistakes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn wrong_numbers_of_breakers_strategies_and_places_are_told_with_their_bounds() {
+    let ratio = "must be above 0 and at most 1";
+    for (field, value, message) in [
+        ("failure_ratio", json!(0), ratio),
+        ("failure_ratio", json!(50), ratio),
+        ("failure_ratio", json!(-0.5), ratio),
+        ("probe_ratio", json!(1.001), ratio),
+        ("min_calls", json!(0), "is 0; it must be from 1 to 1000000"),
+        ("consecutive", json!(0), "is 0; it must be from 1 to 1000000"),
+        ("window_ms", json!(0), "is 0; it must be from 1 to 86400000"),
+        ("open_ms", json!(86_400_001), "is 86400001; it must be from 1 to 86400000"),
+        ("max_open_ms", json!(14_999), "is 14999; it must be from 15000 to 86400000"),
+        ("slow_first_token_ms", json!(0), "is 0; it must be from 1 to 86400000"),
+    ] {
+        let told = said("/policies/default/breaker", &json!({ field: value }));
+        assert_eq!(told, [format!("policies.default.breaker.{field}: {message}")]);
+    }
+    let told = said("/policies/default/breaker", &json!({ "open_ms": 40_000, "max_open_ms": 30_000 }));
+    assert_eq!(told, ["policies.default.breaker.max_open_ms: is 30000; it must be from 40000 to 86400000"]);
+    assert_eq!(said("/policies/default/breaker", &json!({ "open_ms": 300_000 })), [""; 0], "a long one may be");
+    for (pointer, value, path) in [
+        ("/endpoints/0/max_concurrency", 0, "endpoints[0].max_concurrency: is 0; it must be from 1 to 1000000"),
+        (
+            "/models/0/targets/1/weight",
+            1_000_001,
+            "models[0].targets[1].weight: is 1000001; it must be from 0 to 1000000",
+        ),
+    ] {
+        assert_eq!(said(pointer, &value.into()), [path]);
+    }
+}
+
+#[test]
+fn what_breakers_strategies_and_places_cannot_be_is_told_by_its_path() {
+    for (pointer, value, path) in [
+        ("/policies/default/breaker", json!(true), "policies.default.breaker"),
+        ("/policies/default/breaker", json!({ "enabled": "no" }), "policies.default.breaker.enabled"),
+        ("/policies/default/breaker", json!({ "failure_ratio": "half" }), "policies.default.breaker.failure_ratio"),
+        ("/policies/default/breaker", json!({ "min_calls": 2.5 }), "policies.default.breaker.min_calls"),
+        ("/policies/default/breaker", json!({ "half_open": 3 }), "policies.default.breaker.half_open"),
+        ("/endpoints/0/max_concurrency", json!(-1), "endpoints[0].max_concurrency"),
+        ("/models/0/targets/0/weight", json!("much"), "models[0].targets[0].weight"),
+        ("/models/0/strategy", json!("round_robin"), "models[0].strategy"),
+    ] {
+        let told = said(pointer, &value);
+        assert!(matches!(&told[..], [one] if one.starts_with(&format!("{path}: "))), "{path}: {told:?}");
+    }
+    let told = said("/models/0/strategy", &json!("round_robin"));
+    assert!(["failover", "weighted", "least_loaded"].iter().all(|name| told[0].contains(name)), "{told:?}");
+}
+
+#[test]
+fn a_weight_that_has_no_effect_is_warned_about() {
+    for (strategy, warned) in [("failover", true), ("least_loaded", true), ("weighted", false)] {
+        let reading = example_with(|config| {
+            config["models"][0]["strategy"] = strategy.into();
+            config["models"][0]["targets"][0]["weight"] = 3.into();
+        });
+        let settings = reading.settings.unwrap();
+        assert_eq!(settings.models[0].targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1]);
+        assert_eq!(paths(&reading.warnings).contains(&"models[0].targets[0].weight"), warned, "{strategy}");
+    }
+}
+
 #[test]
 fn secrets_are_not_shown_by_what_holds_them() {
     let reading = read(EXAMPLE.into());
