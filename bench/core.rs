@@ -274,7 +274,8 @@ fn admit_and_serve(now: Instant, fleet: &mut Fleet, model: &Model, policy: &Poli
     // Its breakers, and a place at it.
     let [all, own] = gates(index);
     assert!(!fleet.gate(all).breaker.is_isolated());
-    let Admission::Admitted(pass) = fleet.gate(own).breaker.admit(now, breaker, None, rng) else { panic!("shut") };
+    let rules = Rules { policy: breaker, alone: targets.len() == 1 };
+    let Admission::Admitted(pass) = fleet.gate(own).breaker.admit(now, rules, None, rng) else { panic!("shut") };
     let most = targets[target].endpoint.max_concurrency;
     let lease = fleet.load(index).try_enter(now, now.after(300_000), most, None).unwrap();
     route.on_attempt(target);
@@ -282,7 +283,6 @@ fn admit_and_serve(now: Instant, fleet: &mut Fleet, model: &Model, policy: &Poli
     fleet.load(index).on_first_content(now, 120);
     fleet.gate(own).breaker.on_sign_of_life(pass);
     fleet.load(index).leave(lease);
-    let rules = Rules { policy: breaker, alone: targets.len() == 1 };
     let outcome = Outcome::Served { first_content_ms: Some(120) };
     assert!(fleet.gate(own).breaker.on_end(now, rules, pass, outcome, rng).is_none());
     fleet.budget(index).refund(&policy.budget);

@@ -152,8 +152,8 @@ pub struct View<'a> {
 pub struct Rules<'a> {
     /// Thresholds and times.
     pub policy: &'a BreakerPolicy,
-    /// Nobody else could serve what it turns away: then its openings do not grow, or the entry would be out for longer
-    /// than the endpoint.
+    /// Nobody else could serve what it turns away: then its openings do not grow, and it is tried soon behind them
+    /// however many isolates there are, or the entry would be out for longer than the endpoint.
     pub alone: bool,
 }
 
@@ -190,8 +190,8 @@ impl Pass {
 
 impl Breaker {
     /// Whether a call may go through now. Chance decides in half-open.
-    pub fn admit(&mut self, now: Instant, policy: &BreakerPolicy, client: Option<usize>, rng: &mut Rng) -> Admission {
-        let company = self.company(now);
+    pub fn admit(&mut self, now: Instant, rules: Rules<'_>, client: Option<usize>, rng: &mut Rng) -> Admission {
+        let company = self.company(now) && !rules.alone;
         let pass = Pass { generation: self.generation, at: now, client, probe: false };
         let (until, probe) = match &mut self.state {
             State::Closed => {
@@ -208,7 +208,7 @@ impl Breaker {
         let probe_ms = if company { PROBE_IN_COMPANY_MS } else { PROBE_MS };
         let blocked = probe.is_some_and(|at| now.since(at) < probe_ms);
         let leased = self.leased_until.take_if(|_| !blocked).is_some_and(|until| now < until);
-        let share = if self.elects { 0 } else { share_ppm(policy, now.since(until), company) };
+        let share = if self.elects { 0 } else { share_ppm(rules.policy, now.since(until), company) };
         if blocked || !leased && rng.up_to(WHOLE_PPM.saturating_sub(1)) >= share {
             return Admission::Refused { until: Some(now.after(1000)) };
         }

@@ -199,7 +199,8 @@ impl Call {
         let admission = match self.which_of(chosen).zip(self.order.model.policy.breaker.as_ref()) {
             _ if isolated => Some(Admission::Refused { until: None }),
             Some((which, policy)) => {
-                Some(fleet.gate(which).breaker.admit(now, policy, self.order.client, &mut self.rng))
+                let rules = Rules { policy, alone: is_alone(&self.order.model) };
+                Some(fleet.gate(which).breaker.admit(now, rules, self.order.client, &mut self.rng))
             }
             None => None,
         };
