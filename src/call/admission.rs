@@ -271,7 +271,7 @@ impl Call {
             let why = gate.breaker.view(now, policy).reason;
             self.out.push_back(Output::Event(breaker_event(&change, endpoint, entry, why)));
         }
-        let calm = gate.breaker.is_calm(now);
+        let calm = gate.breaker.is_calm(now) && !gate.channel.is_pending();
         drop(fleet);
         if !calm {
             self.look_after(now, target);
