@@ -42,13 +42,10 @@ pub fn draw(minutes: f64, wrong: Span, panels: &[Panel]) -> String {
         let root = SVGBackend::with_string(&mut text, (900, height)).into_drawing_area();
         root.fill(&WHITE).expect("drawing into memory");
         for (area, panel) in root.split_evenly((panels.len(), 1)).iter().zip(panels) {
-            let mut chart = ChartBuilder::on(area);
-            chart
-                .caption(panel.title, ("sans-serif", 16))
-                .margin(8)
-                .margin_right(LEGEND_WIDTH)
-                .x_label_area_size(34)
-                .y_label_area_size(52);
+            let (area, side) = area.split_horizontally(900 - LEGEND_WIDTH);
+            explain(&side, &panel.lines);
+            let mut chart = ChartBuilder::on(&area);
+            chart.caption(panel.title, ("sans-serif", 16)).margin(8).x_label_area_size(34).y_label_area_size(52);
             match panel.axis {
                 Axis::Share => {
                     let chart = chart.build_cartesian_2d(0.0..minutes, 0.0..1.05).expect("room");
@@ -67,17 +64,11 @@ pub fn draw(minutes: f64, wrong: Span, panels: &[Panel]) -> String {
 
 type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
 
-fn fill<'a, 'b: 'a, Y>(
-    mut chart: Chart<'a, 'b, Y>,
-    wrong: Span,
-    values: (f64, f64),
-    panel: &Panel,
-    print: fn(f64) -> String,
-) where
+fn fill<Y>(mut chart: Chart<'_, '_, Y>, wrong: Span, values: (f64, f64), panel: &Panel, print: fn(f64) -> String)
+where
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     let (least, most) = values;
-    let right = i32::try_from(chart.plotting_area().dim_in_pixel().0).expect("a few pixels");
     let shade = Rectangle::new([(wrong.0, least), (wrong.1, most)], GREY.filled());
     chart.draw_series([shade]).expect("drawing into memory");
     chart
@@ -91,19 +82,18 @@ fn fill<'a, 'b: 'a, Y>(
         .label_style(FONT)
         .draw()
         .expect("drawing into memory");
-    for Line { name, color, points } in &panel.lines {
-        let style = color.stroke_width(2);
+    // The first lies on top.
+    for Line { color, points, .. } in panel.lines.iter().rev() {
         let points = points.iter().map(|(minute, value)| (*minute, value.clamp(least, most)));
-        chart
-            .draw_series(LineSeries::new(points, style))
-            .expect("drawing into memory")
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        chart.draw_series(LineSeries::new(points, color.stroke_width(2))).expect("drawing into memory");
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(right + 6, 0))
-        .label_font(FONT)
-        .draw()
-        .expect("drawing into memory");
+}
+
+/// Which colour is whose.
+fn explain(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, lines: &[Line]) {
+    for (y, Line { name, color, .. }) in (40..).step_by(20).zip(lines) {
+        let stroke = PathElement::new([(4, y), (24, y)], color.stroke_width(2));
+        area.draw(&stroke).expect("drawing into memory");
+        area.draw(&Text::new(*name, (30, y - 7), FONT)).expect("drawing into memory");
+    }
 }
