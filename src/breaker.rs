@@ -171,7 +171,7 @@ const SOON_MS: u64 = 8000;
 
 /// In company the share of probes doubles in this time: long enough that the word of a failed probe, which takes up to
 /// 90 s (30 s between two reads, 60 s in KV), comes before most isolates have sent their own.
-const DOUBLING_MS: u64 = 50_000;
+const DOUBLING_MS: u64 = 60_000;
 
 /// An endpoint that answers nobody for so long may be ill.
 const SILENT_MS: u64 = 10_000;
@@ -388,6 +388,16 @@ impl Breaker {
         self.state == State::Closed && self.streak == 0 && !silent
     }
 
+    /// Whether a call that goes on now might better hear first what others know: calls have failed here, or have shown
+    /// no sign of life, or an opening has passed.
+    pub fn is_in_doubt(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed => !self.is_calm(now),
+            State::Open { until, .. } => until <= now,
+            State::Isolated => false,
+        }
+    }
+
     /// What there is to see of it.
     pub fn view(&self, now: Instant, policy: &BreakerPolicy) -> View<'_> {
         let (calls, failures) = self.window.totals(now, policy.window_ms);
@@ -418,7 +428,8 @@ impl Breaker {
         }
     }
 
-    fn company(&self, now: Instant) -> bool {
+    /// Whether other isolates are known to care for this endpoint.
+    pub fn company(&self, now: Instant) -> bool {
         self.company_at.is_some_and(|at| now.since(at) < COMPANY_MS)
     }
 }

@@ -65,12 +65,20 @@ const MOST_WRITES: u32 = 350;
 const BREAKERS: usize = 4;
 
 impl Channel {
-    /// When the store was asked for the first time, while that has come to nothing yet.
-    pub const fn first_asked_at(&self) -> Option<Instant> {
-        match (self.read_at, self.failed_at) {
-            (None, None) => self.busy_since,
-            _ => None,
-        }
+    /// When the store was asked, while that has come to nothing yet and nothing is known that is younger than half a
+    /// minute.
+    pub fn asked_at(&self, now: Instant) -> Option<Instant> {
+        self.busy_since.filter(|_| self.is_stale(now, ALERT_MS))
+    }
+
+    /// Whether nothing was ever read, and nobody has failed to.
+    pub const fn is_new(&self) -> bool {
+        self.read_at.is_none() && self.failed_at.is_none()
+    }
+
+    /// Whether the day's writes are nearly spent, as far as is known.
+    pub fn is_spent(&self, now: Instant) -> bool {
+        STRIDES.last().is_some_and(|(below, _)| self.writes_on(now) >= *below)
     }
 
     /// When the store last answered.

@@ -10,6 +10,10 @@ const LEASE_EVERY_MS: u64 = 2000;
 /// Clocks that differ by more are wrong.
 const AHEAD_MS: u64 = 10_000;
 
+/// After so many times the longest opening an end that nobody has told was lost: till then a probe may still be waiting
+/// in silence, and its word be on its way.
+const LOST_OPENINGS: u64 = 4;
+
 impl Breaker {
     /// What is known now, as others are told it. Its epoch is above all that was heard.
     pub fn snapshot(&self) -> Record {
@@ -55,6 +59,7 @@ impl Breaker {
             return None;
         }
         let max_open_ms = rules.policy.max_open_ms;
+        let lost_ms = max_open_ms.saturating_mul(LOST_OPENINGS);
         let change = match (record.state, &self.state) {
             (Standing::Isolated, State::Isolated) => None,
             (Standing::Isolated, _) => {
@@ -64,17 +69,13 @@ impl Breaker {
             // An opening ends an isolation no more than a failure does.
             (Standing::Open, State::Isolated) => None,
             // The word of its end was lost.
-            (Standing::Open, _)
-                if Instant::from_millis(record.open_until_ms).after(rules.policy.max_open_ms) <= now =>
-            {
-                None
-            }
+            (Standing::Open, _) if Instant::from_millis(record.open_until_ms).after(lost_ms) <= now => None,
             (Standing::Open, _) => {
                 let told = Instant::from_millis(record.open_until_ms);
                 let length = at.until(told).min(max_open_ms);
                 // Isolates that were told the same do not come back at the same moment: the first tell the others how
                 // they fared.
-                let until = told.after(rng.up_to(length / 4)).min(now.after(max_open_ms));
+                let until = told.after(rng.up_to(length / 4)).min(at.after(max_open_ms));
                 let times = length.saturating_sub(1).checked_div(rules.policy.open_ms).unwrap_or_default();
                 self.doublings = times.checked_ilog2().map_or(0, |doublings| doublings.saturating_add(1));
                 self.shift(State::Open { until, only: None, probe: None }, at, Cow::Borrowed("told"));

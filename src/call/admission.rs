@@ -7,7 +7,7 @@ use crate::{
     config::Strategy,
     error::{Code, Error},
     event::Event,
-    fleet::{Fleet, Which},
+    fleet::{Fleet, Gate, Which},
     load::{Lease, POLL_MS, Ticket as Turn},
     policy::BreakerPolicy,
     route::{self, Route},
@@ -63,9 +63,9 @@ impl Upkeep {
     }
 }
 
-/// How long a call waits for what others say, in an isolate that has not heard anything yet. KV answers within 5 ms
+/// How long a call waits for what others say. KV answers within 5 ms
 /// where somebody has read the key lately (platform facts, section 1).
-const FIRST_WORD_MS: u64 = 200;
+const WORD_MS: u64 = 200;
 
 /// When to come back to an endpoint that an operator has isolated: nobody knows.
 const ISOLATED_MS: u64 = 30_000;
@@ -95,27 +95,31 @@ impl Call {
         self.upkeeps.pop_front()
     }
 
-    /// Until when a call in an isolate that has heard nothing yet waits for the first word. Only those wait who come
-    /// right behind the question: a store that does not answer is not waited for call by call.
+    /// Until when a call waits for what other isolates say. Only those wait who come right behind the question: a store that does not answer is not waited for call by call.
     pub(super) fn awaits_word(&mut self, now: Instant) -> Option<Instant> {
         let targets = 0..self.order.model.targets.len();
         targets.into_iter().for_each(|target| self.look_after(now, target));
-        let until = self.asked_at()?.after(FIRST_WORD_MS);
+        let until = self.asked_at(now)?.after(WORD_MS);
         (now < until).then_some(until)
     }
 
-    /// Whether other isolates have not been heard yet, though they could be.
-    pub(super) fn is_uninformed(&self) -> bool {
-        self.asked_at().is_some()
+    /// Whether other isolates could be heard, and have not been yet.
+    pub(super) fn is_uninformed(&self, now: Instant) -> bool {
+        self.asked_at(now).is_some()
     }
 
-    /// When the store was asked for the last of those words that it has not told yet.
-    fn asked_at(&self) -> Option<Instant> {
+    /// When the store was asked for the last of those words that are waited for: the first ones, and those about an
+    /// endpoint that is in doubt.
+    fn asked_at(&self, now: Instant) -> Option<Instant> {
         let mut fleet = self.fleet.borrow_mut();
         fleet.store()?;
         let gates = |target: &Target| [self.isolation_of(target), self.which_of(target)];
         let gates = self.order.model.targets.iter().flat_map(gates).flatten();
-        gates.filter_map(|which| fleet.gate(which).channel.first_asked_at()).max()
+        let asked_at = |which| {
+            let Gate { breaker, channel } = fleet.gate(which);
+            channel.asked_at(now).filter(|_| channel.is_new() || breaker.is_in_doubt(now))
+        };
+        gates.filter_map(asked_at).max()
     }
 
     /// Lets a task see to the records of a target, where one is due.
@@ -181,7 +185,7 @@ impl Call {
     /// Goes on if what it waits for has come: the first word of others, or a place.
     pub(super) fn look_around(&mut self, now: Instant) {
         match self.awaiting_word {
-            Some(until) if until <= now || !self.is_uninformed() => {
+            Some(until) if until <= now || !self.is_uninformed(now) => {
                 self.awaiting_word = None;
                 self.begin(now);
             }
