@@ -51,18 +51,21 @@ const PATIENCE_MS: u64 = 20_000;
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Of the day's seconds every so manieth is for writing, while the day's count is below this share of the budget. The
-/// count falls behind, because writers know each other's writes a minute late: that is what the shares allow for.
-const STRIDES: [(u32, u64); 2] = [(16, 4), (40, 16)];
+/// Of the day's seconds every so manieth is for writing, while the day's count is below this.
+///
+/// The count falls behind: a writer knows what was written 90 s ago (30 s between two reads, 60 s in KV), so that in the
+/// worst case all writes of 90 s add one to it. Up to a count of 12 that is 12 times 90 s with a write each 8 s, or 135
+/// writes; up to 30 another 50.
+const STRIDES: [(u32, u64); 2] = [(12, 8), (30, 32)];
 
-/// Behind that, one in so many: 86,400 / 256 = 337 writes a day.
+/// With more breakers than so many, each gets its turn less often.
+const BREAKERS: usize = 2;
+
+/// Behind that, one in so many for all breakers together: 86,400 / 256 = 337 writes a day.
 const LAST_STRIDE: u64 = 256;
 
 /// Writes of one key that a day's count may show.
 const MOST_WRITES: u32 = 350;
-
-/// The shares above are those of so many breakers; with more, each gets less.
-const BREAKERS: usize = 4;
 
 impl Channel {
     /// When the store was asked, while that has come to nothing yet and nothing is known that is younger than half a
@@ -177,12 +180,12 @@ impl Channel {
 
     /// The next second in which this key may be written.
     fn slot(&self, now: Instant, key: &str, breakers: usize) -> Instant {
-        let used = u64::from(self.writes_on(now));
-        let more = u64::try_from(breakers.div_ceil(BREAKERS)).unwrap_or(u64::MAX).max(1);
-        let used = used.saturating_mul(more);
-        let stride =
-            STRIDES.iter().find(|(below, _)| used < u64::from(*below)).map_or(LAST_STRIDE, |(_, stride)| *stride);
-        let stride = stride.saturating_mul(more);
+        let times = |count: usize| u64::try_from(count).unwrap_or(u64::MAX).max(1);
+        let used = self.writes_on(now);
+        let stride = match STRIDES.iter().find(|(below, _)| used < *below) {
+            Some((_, stride)) => stride.saturating_mul(times(breakers.div_ceil(BREAKERS))),
+            None => LAST_STRIDE.saturating_mul(times(breakers)),
+        };
         let second = now.as_millis() / 1000;
         // Keys have different seconds.
         let ahead = stride.saturating_sub(second.wrapping_add(hash(key)).checked_rem(stride).unwrap_or_default());
