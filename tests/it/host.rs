@@ -4,6 +4,7 @@
 use crate::{
     record::Sent,
     runpod::Runpod,
+    store::Kv,
     wire::Wire,
     world::{START, Scripts},
 };
@@ -46,6 +47,8 @@ pub struct State {
     pub clock_reads: usize,
     /// Tasks that began since the last turn.
     pub spawned: Vec<Task>,
+    /// What isolates share.
+    pub kv: Option<Kv>,
 }
 
 /// How long tasks may go on behind a call.
@@ -90,50 +93,51 @@ impl Stopwatch {
     }
 }
 
-/// The runtime that the core sees, and when its own client leaves, if that is not everybody's.
+/// The runtime that a call sees.
 #[derive(Clone)]
-pub struct Host(pub Rc<RefCell<State>>, pub Option<u64>);
+pub struct Host {
+    pub world: Rc<RefCell<State>>,
+    /// When its own client leaves, if that is not everybody's.
+    pub leaves_at: Option<u64>,
+    /// In which isolate it runs.
+    pub isolate: usize,
+}
 
 impl Host {
-    /// The same world, for a call whose client leaves by itself.
-    pub fn of_client(&self, leaves_at: Option<u64>) -> Self {
-        Self(Rc::clone(&self.0), leaves_at)
-    }
-
     pub fn state(&self) -> RefMut<'_, State> {
-        self.0.borrow_mut()
+        self.world.borrow_mut()
     }
 
     pub fn now_ms(&self) -> u64 {
-        self.0.borrow().now
+        self.world.borrow().now
     }
 
     /// Polls something, and tells which moment it waits for.
     pub fn watch<T>(&self, poll: impl FnOnce() -> Poll<T>) -> (Poll<T>, Option<u64>) {
-        let before = self.0.borrow().awaited.len();
+        let before = self.world.borrow().awaited.len();
         let outcome = poll();
-        let awaited = self.0.borrow().awaited[before..].iter().min().copied();
+        let awaited = self.world.borrow().awaited[before..].iter().min().copied();
         (outcome, awaited)
     }
 
     /// Ready at this moment.
     pub async fn moment(&self, at: u64) {
-        poll_fn(|_| self.0.borrow_mut().until(at)).await;
+        poll_fn(|_| self.world.borrow_mut().until(at)).await;
     }
 
     /// Whether a moment has not come, which the clock may then jump to.
     pub fn is_before(&self, at: u64) -> bool {
-        self.0.borrow_mut().until(at).is_pending()
+        self.world.borrow_mut().until(at).is_pending()
     }
 
     /// Ready after so many milliseconds, with whether `breaks_at` has not come before. `stops`:
     /// until then nothing is read.
     pub fn nap(&self, ms: u64, breaks_at: Option<u64>, stops: bool) -> Nap {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.world.borrow_mut();
         let now = state.now;
         state.taking.change(now, |count| count + 1);
         state.stopping.change(now, |count| count + usize::from(stops));
-        Nap { world: Rc::clone(&self.0), until: now + ms, breaks_at, stops }
+        Nap { world: Rc::clone(&self.world), until: now + ms, breaks_at, stops }
     }
 
     /// The client is taking something, until this is dropped.
@@ -148,12 +152,12 @@ impl Host {
         let mut tasks: Vec<Task> = Vec::new();
         let mut over_at = None;
         loop {
-            self.0.borrow_mut().awaited.clear();
+            self.world.borrow_mut().awaited.clear();
             if over_at.is_none() && future.as_mut().poll(&mut context).is_ready() {
                 over_at = Some(self.now_ms());
             }
             loop {
-                let spawned = std::mem::take(&mut self.0.borrow_mut().spawned);
+                let spawned = std::mem::take(&mut self.world.borrow_mut().spawned);
                 if spawned.is_empty() {
                     break;
                 }
@@ -164,13 +168,13 @@ impl Host {
                 );
             }
             tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
-            watch(&self.0.borrow());
+            watch(&self.world.borrow());
             // A Worker may go on so long behind its response.
             let cut = over_at.is_some_and(|at| self.now_ms() >= at + BEHIND_MS);
             if over_at.is_some() && tasks.is_empty() || cut {
                 return;
             }
-            let mut state = self.0.borrow_mut();
+            let mut state = self.world.borrow_mut();
             state.clock_reads = 0;
             let next = state.awaited.iter().min().copied();
             state.now = next.expect("the call waits for ever").min(cancelled_at.unwrap_or(u64::MAX));
@@ -187,59 +191,62 @@ impl Runtime for Host {
     type Sleep = Sleep;
 
     fn now(&self) -> Instant {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.world.borrow_mut();
         state.clock_reads += 1;
         assert!(state.clock_reads < MOST_CLOCK_READS, "the call is busy for ever");
         START.after(state.now)
     }
 
     fn sleep(&self, ms: u64) -> Sleep {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.world.borrow_mut();
         state.timers += 1;
         let ms = if state.early_timers { ms.div_ceil(2) } else { ms };
-        Sleep { until: state.now + ms, world: Rc::clone(&self.0) }
+        Sleep { until: state.now + ms, world: Rc::clone(&self.world) }
     }
 
     fn send(&self, endpoint: &Endpoint, request: Request) -> Wire {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.world.borrow_mut();
         let name = endpoint.name.clone();
         if name == "d" {
             let (at, number) = (state.now, state.requests.len());
             state.requests.push(Sent::new(name, at, request.clone()));
             state.in_flight += 1;
             state.runpod.as_mut().expect("a simulated RunPod").send(number, at, request);
-            return Wire::asked(&self.0, number);
+            return Wire::asked(&self.world, number);
         }
+        let now = state.now;
         let scripts = state.scripts.get_mut(&name).expect("a script for this endpoint");
-        let script = scripts.queue.pop_front().or_else(|| scripts.always.clone());
+        let spell = scripts.spells.iter().find(|(when, _)| when.contains(&now)).map(|(_, script)| script.clone());
+        let script = spell.or_else(|| scripts.queue.pop_front()).or_else(|| scripts.always.clone());
         let script = script.unwrap_or_else(|| panic!("endpoint {name} was asked once more than foreseen"));
         let at = state.now;
         let number = state.requests.len();
         state.requests.push(Sent::new(name, at, request));
         state.in_flight += 1;
-        Wire::new(&self.0, number, at, script)
+        Wire::new(&self.world, number, at, script)
     }
 
     fn poll_client_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.borrow_mut();
-        match self.1.or(state.leaves_at) {
+        let mut state = self.world.borrow_mut();
+        match self.leaves_at.or(state.leaves_at) {
             Some(at) => state.until(at),
             None => Poll::Pending,
         }
     }
 
     fn tell(&self, event: &Event) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.world.borrow_mut();
         let now = state.now;
         state.events.push((now, event.clone()));
     }
 
     fn spawn(&self, task: Task) {
-        self.0.borrow_mut().spawned.push(task);
+        self.world.borrow_mut().spawned.push(task);
     }
 
     fn store(&self) -> Option<Rc<dyn Store>> {
-        None
+        let kv = self.world.borrow().kv.clone()?;
+        Some(kv.for_isolate(self))
     }
 }
 

@@ -217,9 +217,9 @@ impl Record {
         self.events.iter().filter_map(failure).collect()
     }
 
-    /// The call's last fact, behind which only its jobs' ends are told.
+    /// The call's last fact, behind which only its jobs' ends are told, and what became of breakers.
     fn end(&self) -> Option<&(u64, Event)> {
-        self.events.iter().rfind(|(_, event)| !matches!(event, Event::JobCancelled { .. }))
+        self.events.iter().rfind(|(_, event)| !is_beside(event))
     }
 
     /// The `outcome` of the call's last fact.
@@ -387,8 +387,18 @@ impl Record {
 
 /// Whether a call has come to its end by these facts.
 pub fn is_over(events: &[(u64, Event)]) -> bool {
-    let job = |(_, event): &&(u64, Event)| matches!(event, Event::JobCancelled { .. });
-    matches!(events.iter().rfind(|event| !job(event)), Some((_, Event::CallEnded { .. })))
+    matches!(events.iter().rfind(|(_, event)| !is_beside(event)), Some((_, Event::CallEnded { .. })))
+}
+
+/// Whether this may be told beside a call, and so behind its end.
+const fn is_beside(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::JobCancelled { .. }
+            | Event::BreakerOpened { .. }
+            | Event::BreakerClosed { .. }
+            | Event::StoreFailed { .. }
+    )
 }
 
 /// How many choices have ended well, by a reading of one's own.

@@ -20,6 +20,7 @@ use crate::{
     record::Record,
     runpod::Runpod,
     script::Script,
+    store::Kv,
     wanted::{Errand, Wanted},
 };
 use fairlead_core::{
@@ -41,6 +42,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
+    ops::Range,
     rc::Rc,
 };
 
@@ -76,6 +78,9 @@ pub struct World {
     upload_ms: u64,
     begins_at: u64,
     runpod: Option<Runpod>,
+    kv: Option<Kv>,
+    /// Which of the clients it is whose calls these are.
+    place: Option<usize>,
 }
 
 /// What an endpoint answers.
@@ -84,6 +89,8 @@ pub struct Scripts {
     pub queue: VecDeque<Script>,
     /// For every request that comes behind those of the queue.
     pub always: Option<Script>,
+    /// For every request that comes in these times.
+    pub spells: Vec<(Range<u64>, Script)>,
 }
 
 /// How the client behaves; by default it takes everything at once and stays.
@@ -114,6 +121,8 @@ impl World {
             upload_ms: 0,
             begins_at: 0,
             runpod: None,
+            kv: None,
+            place: None,
         }
     }
 
@@ -130,6 +139,12 @@ impl World {
         let mut world = self.target(name, None);
         world.scripts.entry(name.to_owned()).or_default().always = Some(script);
         world
+    }
+
+    /// In these times such an endpoint does this.
+    pub fn during(mut self, when: Range<u64>, name: &str, script: Script) -> Self {
+        self.scripts.entry(name.to_owned()).or_default().spells.push((when, script));
+        self
     }
 
     /// A target that asks an endpoint for this model. Its scripts come by [`World::endpoint`].
@@ -233,6 +248,18 @@ impl World {
     /// What earlier calls have left.
     pub fn fleet(mut self, fleet: &Rc<RefCell<Fleet>>) -> Self {
         self.fleet = Rc::clone(fleet);
+        self
+    }
+
+    /// What isolates leave word in for each other.
+    pub fn store(mut self, kv: &Kv) -> Self {
+        self.kv = Some(kv.clone());
+        self
+    }
+
+    /// Which of the clients it is whose calls these are; by default none is told from another.
+    pub fn client(mut self, place: usize) -> Self {
+        self.place = Some(place);
         self
     }
 
@@ -350,9 +377,10 @@ impl World {
             early_timers: self.early_timers,
             scripts: std::mem::take(&mut self.scripts),
             runpod: self.runpod.take(),
+            kv: self.kv.take(),
             ..State::default()
         };
-        Host(Rc::new(RefCell::new(state)), None)
+        Host { world: Rc::new(RefCell::new(state)), leaves_at: None, isolate: isolate(&self.fleet) }
     }
 
     fn carry_out(
@@ -376,7 +404,7 @@ impl World {
             arrived,
             request_id: "req".to_owned(),
             deadline_ms,
-            client: None,
+            client: self.place,
             seed: self.seed,
         };
         let host = self.host();
@@ -390,7 +418,7 @@ impl World {
             },
         );
         let mut record = shared.into_inner();
-        let mut state = host.0.borrow_mut();
+        let mut state = host.world.borrow_mut();
         assert_eq!(state.in_flight, 0, "dropping a call aborts its exchanges");
         if self.cancelled_at.is_some() {
             record.ended_at = state.now;
@@ -412,6 +440,11 @@ impl World {
     }
 }
 
+/// Isolates are told apart by what their calls share.
+fn isolate(fleet: &Rc<RefCell<Fleet>>) -> usize {
+    Rc::as_ptr(fleet).addr()
+}
+
 fn hex_of(key: &str) -> String {
     fairlead_core::access::hash_key(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -421,7 +454,7 @@ async fn serve(host: &Host, call: Call, client: Client, record: &RefCell<Record>
     let Some(opened) = open(host.clone(), call).await else {
         let mut record = record.borrow_mut();
         record.gone = true;
-        record.left_open = host.0.borrow().left_open();
+        record.left_open = host.world.borrow().left_open();
         record.ended_at = host.now_ms();
         return;
     };
@@ -457,7 +490,7 @@ async fn serve(host: &Host, call: Call, client: Client, record: &RefCell<Record>
     record.untaken = !taken;
     record.gone = client.leaves_at.is_some_and(|at| at <= host.now_ms());
     // The body is still there: whatever is in flight now, the call has forgotten.
-    record.left_open = host.0.borrow().left_open();
+    record.left_open = host.world.borrow().left_open();
     record.ended_at = host.now_ms();
 }
 

@@ -1,13 +1,16 @@
-//! Many calls at once in one isolate.
+//! Many calls at once, in one isolate or in several.
 
-use super::{World, serve};
+use super::{World, isolate, serve};
 use crate::{
+    host::Host,
     record::{Record, Sent},
     runpod::Runpod,
     wanted::Wanted,
 };
 use fairlead_core::{
     call::{Call, Order},
+    event::Event,
+    fleet::Fleet,
     runtime::Runtime,
 };
 use std::{
@@ -25,12 +28,13 @@ pub struct Member {
     wanted: Wanted,
     leaves_at: Option<u64>,
     dropped_at: Option<u64>,
+    fleet: Option<Rc<RefCell<Fleet>>>,
 }
 
 impl Member {
     /// Somebody who comes at this moment.
     pub fn at(at: u64, wanted: &Wanted) -> Self {
-        Self { at, wanted: wanted.clone(), leaves_at: None, dropped_at: None }
+        Self { at, wanted: wanted.clone(), leaves_at: None, dropped_at: None, fleet: None }
     }
 
     /// The client leaves, and the runtime tells.
@@ -42,13 +46,19 @@ impl Member {
     pub fn dropped(self, at: u64) -> Self {
         Self { dropped_at: Some(at), ..self }
     }
+
+    /// In another isolate than the world's.
+    pub fn within(self, fleet: &Rc<RefCell<Fleet>>) -> Self {
+        Self { fleet: Some(Rc::clone(fleet)), ..self }
+    }
 }
 
 /// What many calls did.
 pub struct Crowd {
-    /// Each without its requests and events; the requests of all stand below.
+    /// Each without its requests and events: those of all stand below.
     pub records: Vec<Record>,
     pub requests: Vec<Sent>,
+    pub events: Vec<(u64, Event)>,
     runpod: Option<Runpod>,
 }
 
@@ -83,12 +93,12 @@ impl World {
         self.mixed_crowd((0..count).map(|number| Member::at(number * apart_ms, wanted)))
     }
 
-    /// Runs these calls in one isolate.
+    /// Runs these calls.
     pub fn mixed_crowd(mut self, members: impl IntoIterator<Item = Member>) -> Crowd {
         let members: Vec<Member> = members.into_iter().collect();
         let host = self.host();
         let settings = self.settings();
-        let (client, fleet, seed) = (self.client, Rc::clone(&self.fleet), self.seed);
+        let (client, place, fleet, seed) = (self.client, self.place, Rc::clone(&self.fleet), self.seed);
         let read = |member: &Member| {
             let (ask, model, policy, deadline_ms) = World::plan(&settings, &member.wanted);
             let mut record = Record::new(ask.clone(), &policy, deadline_ms);
@@ -99,6 +109,7 @@ impl World {
         let calls: Vec<_> = members.iter().map(read).collect();
         let one = async |number: usize| {
             let Member { at, leaves_at, dropped_at, .. } = members[number];
+            let fleet = members[number].fleet.as_ref().unwrap_or(&fleet);
             let (ask, model, policy, deadline_ms, record) = &calls[number];
             host.moment(at).await;
             let arrived = host.now();
@@ -109,11 +120,11 @@ impl World {
                 arrived,
                 request_id: number.to_string(),
                 deadline_ms: *deadline_ms,
-                client: None,
+                client: place,
                 seed: seed + number as u64,
             };
-            let call = Call::new(arrived, order, Rc::clone(&fleet));
-            let host = host.of_client(leaves_at);
+            let call = Call::new(arrived, order, Rc::clone(fleet));
+            let host = Host { leaves_at, isolate: isolate(fleet), ..host.clone() };
             let mut serving = pin!(serve(&host, call, client, record));
             let until_dropped = poll_fn(|context| {
                 let dropped = dropped_at.is_some_and(|at| host.state().until(at).is_ready());
@@ -122,22 +133,26 @@ impl World {
             until_dropped.await;
         };
         let mut running: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
-        for number in 0..calls.len() {
-            running.push(Box::pin(one(number)));
-        }
+        let mut order: Vec<usize> = (0..calls.len()).collect();
+        order.sort_by_key(|number| members[*number].at);
+        let mut coming = order.into_iter().peekable();
         let all = poll_fn(|context| {
+            while let Some(number) = coming.next_if(|number| !host.is_before(members[*number].at)) {
+                running.push(Box::pin(one(number)));
+            }
             running.retain_mut(|call| call.as_mut().poll(context).is_pending());
-            if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            if running.is_empty() && coming.peek().is_none() { Poll::Ready(()) } else { Poll::Pending }
         });
         host.run(all, None, &mut |_| ());
         drop(running);
-        let mut state = host.0.borrow_mut();
+        let mut state = host.world.borrow_mut();
         assert_eq!(state.in_flight, 0, "nothing is left in flight");
         let mut runpod = state.runpod.take();
         runpod.iter_mut().for_each(Runpod::finish);
         Crowd {
             records: calls.into_iter().map(|(.., record)| record.into_inner()).collect(),
             requests: std::mem::take(&mut state.requests),
+            events: std::mem::take(&mut state.events),
             runpod,
         }
     }
