@@ -60,11 +60,9 @@ fn read(env: &Env) -> Gateway {
     }
 }
 
-/// How many records a store may come to hold: one for each target of each entry, and one for each
-/// endpoint.
+/// How many breakers isolates have much to say about: one for each target of each entry. Operators say little.
 fn breakers_of(settings: &Settings) -> usize {
-    let targets: usize = settings.models.iter().map(|model| model.targets.len()).sum();
-    targets.saturating_add(settings.endpoints.len())
+    settings.models.iter().map(|model| model.targets.len()).sum()
 }
 
 /// Where isolates leave word for each other: the Durable Objects of `BREAKERS`, or else the KV

@@ -292,10 +292,10 @@ impl Model {
                 Some(Change::Opened { open_ms: None, one_client: false })
             }
             // That was long ago.
-            (Standing::Open, _) if record.open_until_ms + policy.max_open_ms <= now => None,
+            (Standing::Open, _) if record.open_until_ms + 4 * policy.max_open_ms <= now => None,
             (Standing::Open, _) => {
                 let length = record.open_until_ms.saturating_sub(at).min(policy.max_open_ms);
-                let until = (record.open_until_ms + rng.up_to(length / 4)).min(now + policy.max_open_ms);
+                let until = (record.open_until_ms + rng.up_to(length / 4)).min(at + policy.max_open_ms);
                 // The first bound that it fits into.
                 let fits = |doublings: &u32| u128::from(policy.open_ms) << doublings >= length.into();
                 let doublings = (0..64).find(fits).expect("some number of doublings");
@@ -535,13 +535,13 @@ impl Model {
     }
 }
 
-/// In millionths: the first share doubles every 50 s in company; a lonely isolate gets an eighth more each second.
+/// In millionths: the first share doubles every minute in company; a lonely isolate gets an eighth more each second.
 fn share(policy: &BreakerPolicy, elapsed: u64, company: bool) -> u64 {
     let first = u128::from(policy.probe_ppm);
     let elapsed = u128::from(elapsed);
     let share = if company {
-        let doubled = first << (elapsed / 50_000).min(60);
-        doubled + doubled * (elapsed % 50_000) / 50_000
+        let doubled = first << (elapsed / 60_000).min(60);
+        doubled + doubled * (elapsed % 60_000) / 60_000
     } else {
         first + 1_000_000 * elapsed / 8000
     };

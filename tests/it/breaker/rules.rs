@@ -479,7 +479,7 @@ fn a_record_by_a_clock_that_is_ahead_is_none_and_by_one_that_is_a_little_ahead_o
 
 #[test]
 fn an_opening_that_was_over_long_ago_is_no_news() {
-    for (ago, state) in [(10_000, "open"), (70_000, "half_open"), (76_000, "closed"), (86_400_000, "closed")] {
+    for (ago, state) in [(10_000, "open"), (250_000, "half_open"), (256_000, "closed"), (86_400_000, "closed")] {
         let mut one = One::new();
         one.now = ago;
         one.restore(&told(Standing::Open, 0, 15_000));
