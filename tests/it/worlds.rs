@@ -15,6 +15,7 @@
 mod accounts;
 mod answers;
 mod choices;
+mod doors;
 mod generate;
 mod ledger;
 mod plain;
@@ -24,6 +25,7 @@ mod upstream;
 
 use crate::record::Record;
 use choices::{Dice, shrink};
+use fairlead_core::event::Event;
 use generate::{Call, Case};
 use std::{
     cell::RefCell,
@@ -77,6 +79,9 @@ fn whatever_happens_every_call_keeps_its_promises() {
         "job_cancelled",
         "job_expired",
         "cancelled",
+        "circuit_open",
+        "breaker opened",
+        "breaker closed",
         "native ok",
         "native client_gone",
         "native deadline_exceeded",
@@ -145,7 +150,12 @@ fn run(seeds: Range<u64>) -> Result<Tally, (u64, Broken)> {
                 let native =
                     record.piped.iter().filter(|pieces| !pieces.is_empty()).map(|_| format!("native {outcome}"));
                 let faults = call.faults().map(|fault| format!("fault {fault}"));
-                for name in faults.chain(native).chain([outcome.to_owned()]) {
+                let breakers = record.events.iter().filter_map(|(_, event)| match event {
+                    Event::BreakerOpened { .. } => Some("breaker opened".to_owned()),
+                    Event::BreakerClosed { .. } => Some("breaker closed".to_owned()),
+                    _ => None,
+                });
+                for name in faults.chain(native).chain(breakers).chain([outcome.to_owned()]) {
                     *tally.entry(name).or_default() += 1;
                 }
             };

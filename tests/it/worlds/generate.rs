@@ -1,19 +1,34 @@
 //! A world as data: some calls, one behind another, that share what an isolate knows.
 
-use super::{accounts, answers::Asked, choices::Dice, promises::Promises, queues::Queue, upstream::Behaviour};
+use super::{
+    accounts,
+    answers::Asked,
+    choices::Dice,
+    doors::{self, Doors},
+    promises::Promises,
+    queues::Queue,
+    upstream::Behaviour,
+};
 use crate::{record::Record, world::World};
 use fairlead_core::{fleet::Fleet, policy::BudgetPolicy};
 use serde_json::{Value, json};
-use std::{cell::RefCell, fmt, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, fmt, rc::Rc};
 
 /// Everything that will happen.
 pub struct Case {
     budget: BudgetPolicy,
+    /// Fields of the breakers' policy.
+    breaker: Value,
+    /// How many calls each endpoint may have.
+    room: Option<u32>,
     pub calls: Vec<Call>,
 }
 
 /// One call.
 pub struct Call {
+    /// It comes so long behind the one before it.
+    gap_ms: u64,
+    client_place: Option<usize>,
     asked: Asked,
     /// The prompt's size.
     kib: usize,
@@ -59,18 +74,53 @@ impl Case {
                 refund: dice.up_to(20) as u32,
             },
         };
-        Self { budget, calls: dice.at_least_one(3, Call::draw) }
+        let breaker = breaker(dice);
+        let room = dice.pick(&[None, None, Some(1), Some(2)]);
+        Self { budget, breaker, room, calls: dice.at_least_one(3, Call::draw) }
     }
 
     /// Runs all calls; every promise is checked on the way.
     pub fn run(&self) -> Vec<Record> {
         let fleet = Rc::default();
-        self.calls.iter().map(|call| call.run(&fleet, &self.budget)).collect()
+        let mut doors = Doors::new(Rc::clone(&fleet));
+        let mut records: Vec<Record> = Vec::new();
+        for call in &self.calls {
+            let begins_at = records.last().map_or(0, |record| record.settled_at + call.gap_ms);
+            let shut = doors.are_all_shut(&call.endpoints(), call.client_place, begins_at + call.upload_ms());
+            let record = call.run(&fleet, self, begins_at, shut);
+            doors.see(&record);
+            records.push(record);
+        }
+        records
     }
+}
+
+/// Fields of small breakers, so that few calls open them.
+fn breaker(dice: &mut Dice) -> Value {
+    match dice.up_to(7) {
+        0 | 1 => return json!({}),
+        2 => return json!({ "enabled": false }),
+        _ => {}
+    }
+    let open_ms = 1 + dice.ms();
+    let mut fields = json!({
+        "consecutive": 1 + dice.up_to(2),
+        "min_calls": 1 + dice.up_to(3),
+        "window_ms": 1 + dice.ms(),
+        "open_ms": open_ms,
+        "max_open_ms": open_ms * (1 + dice.up_to(3)),
+        "probe_ratio": dice.pick(&[1.0, 1.0, 0.3, 0.01]),
+    });
+    if dice.one_in(3) {
+        fields["slow_first_token_ms"] = (1 + dice.ms()).into();
+    }
+    fields
 }
 
 impl Call {
     fn draw(dice: &mut Dice) -> Self {
+        let gap_ms = dice.ms();
+        let client_place = dice.pick(&[None, None, Some(0), Some(1)]);
         let asked = dice.pick(Asked::ALL);
         let kib = if dice.one_in(8) { dice.index(6) } else { 0 };
         let mut policy = vec![("deadline_ms", if dice.one_in(2) { 1 + dice.ms() } else { 60_000 })];
@@ -97,17 +147,37 @@ impl Call {
         let takes_jobs = targets.iter().any(|target| target.endpoint == "d");
         let seed = dice.up_to(u64::MAX);
         let queue = takes_jobs.then(|| Queue::draw(dice, asked));
-        Self { asked, kib, policy, native, own_deadline_ms, seed, targets, queue, client }
+        Self { gap_ms, client_place, asked, kib, policy, native, own_deadline_ms, seed, targets, queue, client }
     }
 
-    fn run(&self, fleet: &Rc<RefCell<Fleet>>, budget: &BudgetPolicy) -> Record {
+    fn endpoints(&self) -> BTreeSet<&str> {
+        self.targets.iter().map(|target| target.endpoint).collect()
+    }
+
+    fn upload_ms(&self) -> u64 {
+        let uploads = self.client.iter().filter_map(|habit| match habit {
+            Habit::UploadsMs(ms) => Some(*ms),
+            _ => None,
+        });
+        uploads.last().unwrap_or_default()
+    }
+
+    /// `shut`: whomever it could ask is left alone when it begins.
+    fn run(&self, fleet: &Rc<RefCell<Fleet>>, case: &Case, begins_at: u64, shut: bool) -> Record {
         let mut policy: Value = self.policy.iter().map(|(field, value)| ((*field).to_owned(), json!(value))).collect();
         policy["forward"] = if self.native { "native" } else { "checked" }.into();
-        let BudgetPolicy { capacity, transient_cost, throttled_cost, refund } = *budget;
+        let BudgetPolicy { capacity, transient_cost, throttled_cost, refund } = case.budget;
         policy["budget"] = json!({
             "capacity": capacity, "transient_cost": transient_cost, "throttled_cost": throttled_cost, "refund": refund,
         });
-        let mut world = World::new().policy(policy).seed(self.seed).fleet(fleet);
+        policy["breaker"] = case.breaker.clone();
+        let mut world = World::new().policy(policy).seed(self.seed).fleet(fleet).begins(begins_at);
+        if let Some(place) = self.client_place {
+            world = world.client(place);
+        }
+        for endpoint in self.endpoints() {
+            world = case.room.into_iter().fold(world, |world, calls| world.room(endpoint, calls));
+        }
         for Target { endpoint, model, answers } in &self.targets {
             if let Some(queue) = self.queue.as_ref().filter(|_| *endpoint == "d") {
                 world = world.target(endpoint, *model).jobs(queue.runpod());
@@ -123,7 +193,7 @@ impl Call {
                 Habit::TakesMsEvery(ms, pieces) => world.takes(ms).every(pieces),
                 Habit::StartsAfterMs(ms) => world.starts_after(ms),
                 Habit::LeavesAt(at) => world.leaves(at),
-                Habit::BreaksAt(at) => world.breaks(at),
+                Habit::BreaksAt(at) => world.breaks(begins_at + at),
                 Habit::UploadsMs(ms) => world.uploads(ms),
                 Habit::PieceByPiece => world.piece_by_piece(),
                 Habit::EarlyTimers => world.early_timers(),
@@ -137,8 +207,13 @@ impl Call {
         if let Some(ms) = self.own_deadline_ms {
             wanted = wanted.within(ms);
         }
-        let mut promises = Promises::new(fleet, budget);
-        let record = world.run_watched(wanted, &mut |state, record| promises.check(state, record));
+        let mut promises = Promises::new(fleet, &case.budget);
+        let record = world.run_watched(wanted, &mut |state, record| {
+            promises.check(state, record);
+            if shut {
+                doors::check_refused(state, record);
+            }
+        });
         let cancelled = self.client.iter().any(|habit| matches!(habit, Habit::CancelledAt(_)));
         if cancelled {
             accounts::check_dropped(&record);
@@ -187,7 +262,7 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BudgetPolicy { capacity, transient_cost, throttled_cost, refund } = self.budget;
         let costs = format!("{transient_cost}, throttled {throttled_cost}, refund {refund}");
-        writeln!(f, "budget {capacity}, a repeat {costs}")?;
+        writeln!(f, "budget {capacity}, a repeat {costs}, breaker {}, room {:?}", self.breaker, self.room)?;
         for (number, call) in (1..).zip(&self.calls) {
             writeln!(f, "call {number}: {call}")?;
         }
@@ -200,6 +275,12 @@ impl fmt::Display for Call {
         let Self { asked, kib, policy, native, own_deadline_ms, client, targets, .. } = self;
         let policy: Vec<String> = policy.iter().map(|(field, value)| format!("{field} {value}")).collect();
         write!(f, "{asked:?}, {}", policy.join(", "))?;
+        if self.gap_ms > 0 {
+            write!(f, ", {} ms behind the one before", self.gap_ms)?;
+        }
+        if let Some(place) = self.client_place {
+            write!(f, ", client {place}")?;
+        }
         if *kib > 0 {
             write!(f, ", a prompt of {kib} KiB")?;
         }

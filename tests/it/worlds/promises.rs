@@ -357,7 +357,10 @@ impl Promises {
         }
         if record.ask.stream && !is_over(&state.events) {
             match &record.head {
-                None => assert!(now <= policy.commit_after_ms.max(record.upload_ms), "no status for {now} ms"),
+                None => {
+                    let waits = now - record.begins_at;
+                    assert!(waits <= policy.commit_after_ms.max(record.upload_ms), "no status for {waits} ms");
+                }
                 Some(_) => {
                     let silence = now - self.served_at.max(record.head_at).max(state.taking.changed_at);
                     let whole = self.attempts.last().is_some_and(|attempt| attempt.plain.whole || attempt.plain.odd);
