@@ -16,13 +16,17 @@ pub struct Budget {
 impl Budget {
     /// Pays for one repeat, or refuses it.
     pub fn withdraw(&mut self, policy: &BudgetPolicy, throttled: bool) -> bool {
-        let cost = if throttled { policy.throttled_cost } else { policy.transient_cost };
-        let spent = self.spent.saturating_add(cost);
+        let spent = self.spent.saturating_add(cost(policy, throttled));
         let granted = spent <= policy.capacity;
         if granted {
             self.spent = spent;
         }
         granted
+    }
+
+    /// What was paid for is not tried.
+    pub const fn give_back(&mut self, policy: &BudgetPolicy, throttled: bool) {
+        self.spent = self.spent.saturating_sub(cost(policy, throttled));
     }
 
     /// A success gives a little back.
@@ -34,6 +38,10 @@ impl Budget {
     pub fn left(&self, policy: &BudgetPolicy) -> u32 {
         policy.capacity.saturating_sub(self.spent)
     }
+}
+
+const fn cost(policy: &BudgetPolicy, throttled: bool) -> u32 {
+    if throttled { policy.throttled_cost } else { policy.transient_cost }
 }
 
 #[cfg(test)]

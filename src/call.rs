@@ -172,6 +172,8 @@ pub struct Call {
     job: JobState,
     /// The target to ask next, and when.
     waiting: Option<(Instant, usize)>,
+    /// It is paid for, at the price of pushback or of a failure.
+    paid: Option<bool>,
     /// Until when nobody is asked, because other isolates may know better.
     awaiting_word: Option<Instant>,
     /// A place in line.
@@ -217,6 +219,7 @@ impl Call {
             upkeeps: VecDeque::new(),
             job: JobState::default(),
             waiting: None,
+            paid: None,
             awaiting_word: None,
             line: None,
             failure: None,

@@ -43,17 +43,31 @@ impl Call {
     /// A repeat that was waited for. It is paid for; but while it waited its endpoint may have been shut, or filled.
     pub(super) fn ask_again(&mut self, now: Instant, target: usize) {
         match self.enter(now, target, self.line.map(|line| line.turn)) {
-            Ok(ticket) => self.follow(now, Plan::Ask(target, ticket)),
+            Ok(ticket) => {
+                self.paid = None;
+                self.follow(now, Plan::Ask(target, ticket));
+            }
             Err(Turned::Full) => match self.stand_in_line(now, &[target], Some(target)) {
                 true => self.follow(now, Plan::Line),
-                false => self.refuse(now, "no_room"),
+                false => {
+                    self.give_back(target);
+                    self.refuse(now, "no_room");
+                }
             },
             Err(Turned::Shut) => {
                 self.leave_line();
+                self.give_back(target);
                 self.route.on_shut(target);
                 self.begin(now);
             }
         }
+    }
+
+    /// A repeat that was paid for does not come to pass.
+    fn give_back(&mut self, target: usize) {
+        let Some(throttled) = self.paid.take() else { return };
+        let endpoint = self.endpoint_index(target);
+        self.fleet.borrow_mut().budget(endpoint).give_back(&self.order.policy.budget, throttled);
     }
 
     /// Looks whether a place has become free.
@@ -141,6 +155,7 @@ impl Call {
                 return Ok(Plan::Ask(target, ticket));
             }
             self.tear(now, target, ticket);
+            self.paid = paid;
             return Ok(Plan::Later(at, target));
         }
     }

@@ -155,11 +155,11 @@ impl Call {
     }
 
     fn upload_ms(&self) -> u64 {
-        let uploads = self.client.iter().filter_map(|habit| match habit {
+        let uploads = |habit: &Habit| match habit {
             Habit::UploadsMs(ms) => Some(*ms),
             _ => None,
-        });
-        uploads.last().unwrap_or_default()
+        };
+        self.client.iter().rev().find_map(uploads).unwrap_or_default()
     }
 
     /// `shut`: whomever it could ask is left alone when it begins.
