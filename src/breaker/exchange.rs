@@ -60,6 +60,8 @@ impl Breaker {
         }
         let max_open_ms = rules.policy.max_open_ms;
         let lost_ms = max_open_ms.saturating_mul(LOST_OPENINGS);
+        // No opening is longer: a record that says so would shut every new isolate anew.
+        let told = Instant::from_millis(record.open_until_ms).min(at.after(max_open_ms));
         let change = match (record.state, &self.state) {
             (Standing::Isolated, State::Isolated) => None,
             (Standing::Isolated, _) => {
@@ -69,10 +71,9 @@ impl Breaker {
             // An opening ends an isolation no more than a failure does.
             (Standing::Open, State::Isolated) => None,
             // The word of its end was lost.
-            (Standing::Open, _) if Instant::from_millis(record.open_until_ms).after(lost_ms) <= now => None,
+            (Standing::Open, _) if told.after(lost_ms) <= now => None,
             (Standing::Open, _) => {
-                let told = Instant::from_millis(record.open_until_ms);
-                let length = at.until(told).min(max_open_ms);
+                let length = at.until(told);
                 // Isolates that were told the same do not come back at the same moment: the first tell the others how
                 // they fared.
                 let until = told.after(rng.up_to(length / 4)).min(at.after(max_open_ms));
@@ -131,5 +132,35 @@ impl Breaker {
         let lately = |at: Option<Instant>, ms| at.is_some_and(|at| now.since(at) < ms);
         let has_one = self.leased_until.is_some_and(|until| now < until);
         self.elects && until <= now && !has_one && !lately(probe, PROBE_MS) && !lately(self.lease_asked, LEASE_EVERY_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{breaker::Admission, policy::BreakerPolicy};
+
+    #[test]
+    fn a_record_of_long_ago_that_names_a_far_future_shuts_no_new_isolate() {
+        let (policy, mut rng) = (BreakerPolicy::default(), Rng::from_seed(1));
+        let rules = Rules { policy: &policy, alone: false };
+        let now = Instant::from_millis(1_795_299_888_000);
+        let record = |at_ms: u64| Record {
+            epoch: u64::MAX,
+            state: Standing::Open,
+            open_until_ms: u64::MAX,
+            reason: String::new(),
+            at_ms,
+            day: 0,
+            writes: 0,
+        };
+        for at_ms in [0, now.as_millis() - 600_000, now.as_millis() + 600_000, u64::MAX] {
+            let mut breaker = Breaker::default();
+            assert_eq!(breaker.restore(now, rules, &record(at_ms), &mut rng), None, "{at_ms}");
+            assert!(matches!(breaker.admit(now, rules, None, &mut rng), Admission::Admitted(_)), "{at_ms}");
+        }
+        let mut breaker = Breaker::default();
+        assert!(breaker.restore(now, rules, &record(now.as_millis() - 1000), &mut rng).is_some());
+        assert!(breaker.view(now, &policy).until.is_some_and(|until| until <= now.after(policy.max_open_ms)));
     }
 }
