@@ -48,6 +48,8 @@ pub struct Upkeep {
     pub policy: BreakerPolicy,
     /// See [`Rules::alone`].
     pub alone: bool,
+    /// Word is to be exchanged; otherwise another task does that.
+    pub exchanges: bool,
     /// A store that elects probers is to be asked for a probe.
     pub wants_lease: bool,
     /// For chance.
@@ -132,10 +134,13 @@ impl Call {
         for which in [self.isolation_of(chosen), self.which_of(chosen)].into_iter().flatten() {
             let gate = fleet.gate(which);
             let wants_lease = gate.breaker.asks_for_lease(now);
-            if !wants_lease && !gate.channel.is_due(now, gate.breaker.is_calm(now)) {
+            let exchanges = gate.channel.is_due(now, gate.breaker.is_calm(now));
+            if !wants_lease && !exchanges {
                 continue;
             }
-            gate.channel.begin(now);
+            if exchanges {
+                gate.channel.begin(now);
+            }
             if wants_lease {
                 gate.breaker.on_lease_asked(now);
             }
@@ -147,6 +152,7 @@ impl Call {
                 key: key(&endpoint, entry.as_deref()),
                 policy: self.order.model.policy.breaker.clone().unwrap_or_default(),
                 alone: is_alone(&self.order.model),
+                exchanges,
                 wants_lease,
                 seed: self.rng.next_u64(),
                 endpoint,
