@@ -1,15 +1,16 @@
 //! Whether a target may be asked at all: its breaker, and what other isolates say of it.
 
-use super::{Attempt, Call, Output};
+use super::{Attempt, Call, Order, Output};
 use crate::{
     breaker::{Admission, Change, Outcome, Pass, Rules},
     classify::Failure,
     config::Strategy,
+    deadline::{Limits, Timer},
     error::{Code, Error},
     event::Event,
     fleet::{Fleet, Gate, Which},
     load::{Lease, POLL_MS, Ticket as Turn},
-    policy::BreakerPolicy,
+    policy::{BreakerPolicy, Policy},
     route::{self, Route},
     settings::{Model, Target},
     time::Instant,
@@ -290,22 +291,34 @@ impl Call {
 
     /// What a failure says about the endpoint.
     pub(super) fn outcome_of(&self, failure: &Failure) -> Outcome {
-        let own_limits = self.order.deadline_ms.is_none_or(|own| own >= self.order.policy.deadline_ms);
-        match failure.is_endpoints_fault(own_limits) {
+        let hurried = matches!(failure, Failure::Timeout(timer) if self.is_hurried(*timer));
+        match failure.is_endpoints_fault(!self.is_shortened()) && !hurried {
             true => Outcome::Failed(failure.reason()),
             false => Outcome::Neutral,
         }
     }
 
+    /// Whether the client has asked for a policy under which this timer is shorter than under the entry's own.
+    fn is_hurried(&self, timer: Timer) -> bool {
+        let Order { ask, policy, model, .. } = &self.order;
+        let of = |policy: &Policy| Limits::new(policy, ask.stream, ask.body.len(), ask.held_back).of(timer);
+        of(policy) < of(&model.policy)
+    }
+
+    /// Whether the client has less time than the entry's own policy gives.
+    fn is_shortened(&self) -> bool {
+        self.deadline_ms < self.order.policy.deadline_ms.max(self.order.model.policy.deadline_ms)
+    }
+
     /// What the deadline says about the endpoints that were being asked: nothing, unless one had all of the policy's
     /// time and has shown nothing.
     pub(super) fn blame_for_deadline(&mut self, now: Instant) {
-        let shortened = self.order.deadline_ms.is_some_and(|own| own < self.order.policy.deadline_ms);
         let [Attempt { id, ticket, .. }] = &*self.attempts else { return };
         // A request that was long in coming left it less.
         let since = ticket.as_ref().map_or(now, |ticket| ticket.since);
-        let had_all = now.since(since) >= self.order.policy.deadline_ms.saturating_mul(9) / 10;
-        if had_all && !shortened && self.started == 1 && self.winner.is_none() && self.order.ask.errand.is_none() {
+        let had_all = now.since(since) >= self.deadline_ms.saturating_mul(9) / 10;
+        let silent = self.started == 1 && self.winner.is_none();
+        if had_all && silent && !self.is_shortened() && self.order.ask.errand.is_none() {
             self.conclude(now, *id, Outcome::Failed("deadline".to_owned()));
         }
     }

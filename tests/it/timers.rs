@@ -2,6 +2,7 @@
 
 use crate::{script::*, wanted::*, world::World};
 use serde_json::{Value, json};
+use std::rc::Rc;
 
 /// The timers of an attempt, far from the client's own.
 fn policy() -> Value {
@@ -29,6 +30,38 @@ fn the_first_token_is_waited_for_longer_when_the_prompt_is_long() {
         let in_time = world().endpoint("a", [first_content_after(ms - 1)]).run(wanted);
         assert_eq!(in_time.outcome(), "ok");
     }
+}
+
+#[test]
+fn who_asks_for_a_policy_of_less_patience_than_the_entrys_own_shuts_no_endpoint() {
+    let hasty = json!({ "deadline_ms": 4000, "first_token_ms": 1000, "idle_ms": 1000, "max_attempts": 1 });
+    let asked = |entry: &str, script: &Script| {
+        let fleet = Rc::default();
+        let own = json!({ "breaker": { "consecutive": 1 }, "max_attempts": 1, "deadline_ms": 20_000 });
+        let mut policies = json!({ "default": own, "hasty": hasty.clone() });
+        policies["default"]["idle_ms"] = if entry == "hasty" { 1000.into() } else { 60_000.into() };
+        policies["default"]["first_token_ms"] = policies["default"]["idle_ms"].clone();
+        let world = || {
+            World::new()
+                .fleet(&fleet)
+                .policy(policies["default"].clone())
+                .named_policy("hasty", policies["hasty"].clone())
+        };
+        let failed = world().always("a", script.clone()).run(chat().by("hasty"));
+        assert_ne!(failed.outcome(), "ok");
+        world().always("a", well("Yes.")).run(chat()).outcome().to_owned()
+    };
+    for script in [&first_content_after(3000), &silent_for(3000)] {
+        assert_eq!(asked("patient", script), "ok");
+        assert_eq!(asked("hasty", script), "circuit_open", "too slow for everybody");
+    }
+    let fleet = Rc::default();
+    let world = |script| {
+        let own = json!({ "breaker": { "consecutive": 1 }, "max_attempts": 1 });
+        World::new().fleet(&fleet).policy(own).named_policy("short", json!({ "deadline_ms": 2000 })).always("a", script)
+    };
+    assert_eq!(world(first_content_after(3000)).run(chat().by("short")).code(), "deadline_exceeded");
+    assert_eq!(world(well("Yes.")).run(chat()).outcome(), "ok");
 }
 
 #[test]
