@@ -25,7 +25,7 @@ pub struct Fleet {
 /// The store that isolates share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared {
-    /// How many breakers there are in it.
+    /// How many breakers write to it.
     pub breakers: usize,
     /// It grants probes, one at a time.
     pub elects: bool,
@@ -119,7 +119,7 @@ impl Default for Queue {
 }
 
 impl Fleet {
-    /// One whose breakers are told to other isolates through a store, in which there are so many.
+    /// One whose breakers, so many, are told to other isolates through a store.
     pub fn shared(breakers: usize) -> Self {
         Self { shared: Some(Shared { breakers, elects: false }), ..Self::default() }
     }

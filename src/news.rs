@@ -60,7 +60,7 @@ const DAY_MS: u64 = 86_400_000;
 /// writes; up to 30 another 50.
 const STRIDES: [(u32, u64); 2] = [(12, 8), (30, 32)];
 
-/// With more breakers than so many, each gets its turn less often.
+/// With more breakers than so many, each gets its turn less often, and less of the count.
 const BREAKERS: usize = 2;
 
 /// Behind that, one in so many for all breakers together: 86,400 / 256 = 337 writes a day.
@@ -190,10 +190,11 @@ impl Channel {
     /// The next second in which this key may be written.
     fn slot(&self, now: Instant, key: &str, breakers: usize) -> Instant {
         let times = |count: usize| u64::try_from(count).unwrap_or(u64::MAX).max(1);
-        let used = self.writes_on(now);
+        let turns = times(breakers.div_ceil(BREAKERS));
+        let used = u64::from(self.writes_on(now)).saturating_mul(turns);
         // Where the store fails, nobody knows the day's count: then every write may be one of the last.
-        let stride = match STRIDES.iter().find(|(below, _)| used < *below && self.failed_at.is_none()) {
-            Some((_, stride)) => stride.saturating_mul(times(breakers.div_ceil(BREAKERS))),
+        let stride = match STRIDES.iter().find(|(below, _)| used < u64::from(*below) && self.failed_at.is_none()) {
+            Some((_, stride)) => stride.saturating_mul(turns),
             None => LAST_STRIDE.saturating_mul(times(breakers)),
         };
         let second = now.as_millis() / 1000;
@@ -278,5 +279,38 @@ mod tests {
             }
         }
         assert!(tasks <= 2, "{tasks} tasks");
+    }
+
+    /// Writes of a day on which every isolate always has something to say under each of so many keys, and knows what
+    /// was written 90 s ago.
+    fn writes_in_a_day(breakers: usize) -> u32 {
+        let keys: Vec<String> = (0..breakers).map(|number| format!("breaker:v1:a:m{number}")).collect();
+        let mut sum = 0;
+        for key in keys {
+            let (mut written, mut known) = (Vec::new(), 0);
+            let mut channel = Channel::default();
+            channel.tell();
+            for second in 0..86_400 {
+                let now = START.after(second * 1000);
+                while written.get(known).is_some_and(|at| at + 90 <= second) {
+                    known += 1;
+                }
+                let record = Record { writes: known as u32, ..channel.stamp(now, Breaker::default().snapshot()) };
+                channel.on_read(now, Ok(Some(&record)));
+                if channel.next(now, &key, breakers) == Step::Write(now) {
+                    written.push(second);
+                }
+            }
+            sum += written.len() as u32;
+        }
+        sum
+    }
+
+    #[test]
+    fn however_many_breakers_flap_all_day_the_accounts_writes_last() {
+        for breakers in [1, 2, 3, 4, 7, 20, 40] {
+            let writes = writes_in_a_day(breakers);
+            assert!((300..800).contains(&writes), "{breakers} breakers: {writes}");
+        }
     }
 }

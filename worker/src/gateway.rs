@@ -60,7 +60,8 @@ fn read(env: &Env) -> Gateway {
     }
 }
 
-/// How many breakers isolates have much to say about: one for each target of each entry. Operators say little.
+/// How many breakers write to a store: one for each target of each entry. An operator's own word is as rare as
+/// operators are.
 fn breakers_of(settings: &Settings) -> usize {
     settings.models.iter().map(|model| model.targets.len()).sum()
 }
