@@ -44,7 +44,7 @@ pub struct Breaker {
     streak: u32,
     /// Since when calls have been let through and none has shown a sign of life.
     silent_since: Option<Instant>,
-    /// The last failures of the two clients that failed last.
+    /// The last failures of the two clients that failed last and have not been served since.
     failed: [Option<(Option<usize>, Instant)>; 2],
     /// How often the time of an opening has been doubled.
     doublings: u32,
@@ -242,6 +242,7 @@ impl Breaker {
     }
 
     fn on_success(&mut self, now: Instant, policy: &BreakerPolicy, pass: Pass) -> Option<Change> {
+        self.acquit(pass.client);
         if pass.probe {
             return Some(self.close(now, "probed"));
         }
@@ -299,6 +300,15 @@ impl Breaker {
         let other = if last.is_some_and(|(last, _)| last != client) { last } else { self.failed[1] };
         self.failed = [Some((client, now)), other];
         client.filter(|_| other.is_none_or(|(_, at)| now.since(at) >= policy.window_ms))
+    }
+
+    /// This client is served: its failures are no sign that those of another are everybody's.
+    fn acquit(&mut self, client: Option<usize>) {
+        if client.is_some() {
+            let fails = |failed: &(Option<usize>, Instant)| failed.0 != client;
+            let [last, other] = self.failed.map(|failed| failed.filter(fails));
+            self.failed = if last.is_some() { [last, other] } else { [other, None] };
+        }
     }
 
     fn open(
@@ -445,4 +455,35 @@ fn share_ppm(policy: &BreakerPolicy, elapsed_ms: u64, company: bool) -> u64 {
         first.saturating_add(WHOLE_PPM.saturating_mul(elapsed_ms) / SOON_MS)
     };
     share.min(WHOLE_PPM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_fails_is_alone_with_it_where_another_has_failed_once_and_is_served() {
+        let (policy, mut rng) = (BreakerPolicy::default(), Rng::from_seed(1));
+        let rules = Rules { policy: &policy, alone: false };
+        let mut breaker = Breaker::default();
+        let mut call = |breaker: &mut Breaker, ms: u64, client, outcome| {
+            let now = Instant::from_millis(1_795_299_888_000 + ms);
+            let Admission::Admitted(pass) = breaker.admit(now, rules, Some(client), &mut rng) else { return false };
+            breaker.on_end(now, rules, pass, outcome, &mut rng);
+            true
+        };
+        let served = Outcome::Served { first_content_ms: None };
+        let failed = Outcome::Failed("http_500".to_owned());
+        for round in 45..600u64 {
+            let outcome = if round % 100 == 50 { &failed } else { &served };
+            assert!(call(&mut breaker, round * 1000, 1, outcome.clone()), "round {round}");
+            for _ in 0..if round < 52 { 0 } else { 9 } {
+                call(&mut breaker, round * 1000 + 500, 0, failed.clone());
+            }
+        }
+        for round in 600..610u64 {
+            call(&mut breaker, round * 1000, 1, failed.clone());
+        }
+        assert!(!call(&mut breaker, 610_000, 2, served), "where both fail, it is the endpoint");
+    }
 }
