@@ -171,7 +171,7 @@ const SOON_MS: u64 = 8000;
 
 /// In company the share of probes doubles in this time: long enough that the word of a failed probe, which takes up to
 /// 90 s (30 s between two reads, 60 s in KV), comes before most isolates have sent their own.
-const DOUBLING_MS: u64 = 60_000;
+const DOUBLING_MS: u64 = 55_000;
 
 /// An endpoint that answers nobody for so long may be ill.
 const SILENT_MS: u64 = 10_000;

@@ -20,6 +20,8 @@ pub struct Channel {
     failed_at: Option<Instant>,
     /// Something has changed here that others are to know.
     pending: bool,
+    /// It is only that an opening goes on.
+    renews: bool,
     /// It cannot be told before.
     not_before: Option<Instant>,
     /// The record's day and count of writes.
@@ -56,15 +58,19 @@ const DAY_MS: u64 = 86_400_000;
 /// Of the day's seconds every so manieth is for writing, while the day's count is below this.
 ///
 /// The count falls behind: a writer knows what was written 90 s ago (30 s between two reads, 60 s in KV), so that in the
-/// worst case all writes of 90 s add one to it. Up to a count of 12 that is 12 times 90 s with a write each 8 s, or 135
-/// writes; up to 30 another 50.
-const STRIDES: [(u32, u64); 2] = [(12, 8), (30, 32)];
+/// worst case all writes of 90 s add one to it. Up to a count of 5 that is 5 times 90 s with a write each 4 s, or 113
+/// writes; up to 14 another 101, and up to 30 another 45.
+const STRIDES: [(u32, u64); 3] = [(5, 4), (14, 8), (30, 32)];
+
+/// One in so many at least for word that an endpoint is still down: there will be more of it, and the count is kept
+/// for what changes.
+const RENEWAL_STRIDE: u64 = 12;
 
 /// With more breakers than so many, each gets its turn less often, and less of the count.
 const BREAKERS: usize = 2;
 
-/// Behind that, one in so many for all breakers together: 86,400 / 256 = 337 writes a day.
-const LAST_STRIDE: u64 = 256;
+/// Behind that, one in so many for all breakers together: 86,400 / 320 = 270 writes a day.
+const LAST_STRIDE: u64 = 320;
 
 /// Writes of one key that a day's count may show.
 const MOST_WRITES: u32 = 350;
@@ -103,6 +109,12 @@ impl Channel {
 
     /// Something has changed that others are to know.
     pub const fn tell(&mut self) {
+        (self.pending, self.renews, self.not_before) = (true, false, None);
+    }
+
+    /// What others know goes on.
+    pub const fn tell_again(&mut self) {
+        self.renews = self.renews || !self.pending;
         (self.pending, self.not_before) = (true, None);
     }
 
@@ -197,6 +209,7 @@ impl Channel {
             Some((_, stride)) => stride.saturating_mul(turns),
             None => LAST_STRIDE.saturating_mul(times(breakers)),
         };
+        let stride = if self.renews { stride.max(RENEWAL_STRIDE.saturating_mul(turns)) } else { stride };
         let second = now.as_millis() / 1000;
         // Keys have different seconds.
         let ahead = stride.saturating_sub(second.wrapping_add(hash(key)).checked_rem(stride).unwrap_or_default());
@@ -237,7 +250,7 @@ mod tests {
                     Step::Read => channel.on_read(now, if reads_fail { Err(()) } else { Ok(None) }),
                     Step::Write(at) if at > now => now = at,
                     Step::Write(_) => {
-                        writes += 1;
+                        writes = u32::saturating_add(writes, 1);
                         if writes_fail {
                             channel.on_failed(now);
                             break;
@@ -283,6 +296,7 @@ mod tests {
 
     /// Writes of a day on which every isolate always has something to say under each of so many keys, and knows what
     /// was written 90 s ago.
+    #[expect(clippy::arithmetic_side_effects, reason = "small numbers, in a test")]
     fn writes_in_a_day(breakers: usize) -> u32 {
         let keys: Vec<String> = (0..breakers).map(|number| format!("breaker:v1:a:m{number}")).collect();
         let mut sum = 0;

@@ -274,8 +274,12 @@ impl Call {
         let mut fleet = self.fleet.borrow_mut();
         let gate = fleet.gate(which);
         let change = gate.breaker.on_end(now, rules, pass, outcome, &mut self.rng);
-        if matches!(change, Some(Change::Opened { one_client: false, .. } | Change::Closed { one_client: false })) {
-            gate.channel.tell();
+        match change {
+            Some(Change::Opened { one_client: false, .. }) if pass.is_probe() => gate.channel.tell_again(),
+            Some(Change::Opened { one_client: false, .. } | Change::Closed { one_client: false }) => {
+                gate.channel.tell()
+            }
+            _ => {}
         }
         if let Some(change) = change {
             let (endpoint, entry) = (chosen.endpoint.name.clone(), Some(self.order.model.name.clone()));
