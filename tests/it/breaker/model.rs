@@ -24,6 +24,10 @@ enum Fact {
         end: End,
         sent_at: u64,
     },
+    /// A client was served.
+    Acquitted {
+        client: usize,
+    },
     /// A probe went out, did not come to anything, or failed.
     Probe(u64),
     ProbeGivenBack(u64),
@@ -180,6 +184,9 @@ impl Model {
             Outcome::Served { .. } => (End::Served, ""),
             Outcome::Failed(why) => (End::Failed, &**why),
         };
+        if let (End::Served, Some(client)) = (end, pass.client) {
+            self.log.push((now, Fact::Acquitted { client }));
+        }
         let State::Open { only, .. } = self.state() else {
             return self.on_counted(now, rules, pass, end, why, rng);
         };
@@ -285,6 +292,8 @@ impl Model {
         if !counts {
             return None;
         }
+        // No opening is longer.
+        let told_until = record.open_until_ms.min(at + policy.max_open_ms);
         match (record.state, self.state()) {
             (Standing::Isolated, State::Isolated) | (Standing::Open, State::Isolated) => None,
             (Standing::Isolated, _) => {
@@ -292,10 +301,10 @@ impl Model {
                 Some(Change::Opened { open_ms: None, one_client: false })
             }
             // That was long ago.
-            (Standing::Open, _) if record.open_until_ms + 4 * policy.max_open_ms <= now => None,
+            (Standing::Open, _) if told_until + 4 * policy.max_open_ms <= now => None,
             (Standing::Open, _) => {
-                let length = record.open_until_ms.saturating_sub(at).min(policy.max_open_ms);
-                let until = (record.open_until_ms + rng.up_to(length / 4)).min(at + policy.max_open_ms);
+                let length = told_until.saturating_sub(at);
+                let until = (told_until + rng.up_to(length / 4)).min(at + policy.max_open_ms);
                 // The first bound that it fits into.
                 let fits = |doublings: &u32| u128::from(policy.open_ms) << doublings >= length.into();
                 let doublings = (0..64).find(fits).expect("some number of doublings");
@@ -453,15 +462,22 @@ impl Model {
         first.is_some_and(|(at, _)| now - at >= 10_000)
     }
 
-    /// Whether anybody else has failed within a window, under whatever state.
+    /// Whether anybody else has failed within a window, under whatever state, and was not served since; of the two
+    /// whose last failures were the latest.
     fn others_failed(&self, now: u64, policy: &BreakerPolicy, own: usize) -> bool {
-        self.log.iter().any(|(at, fact)| match fact {
-            Fact::Ended { client, end, .. } if *end != End::Served => {
-                *client != Some(own) && now - at < policy.window_ms
+        let mut failed: Vec<(u64, Option<usize>)> = Vec::new();
+        for (at, fact) in &self.log {
+            match fact {
+                Fact::Acquitted { client } => failed.retain(|(_, other)| *other != Some(*client)),
+                Fact::Ended { client, end: End::Failed | End::Slow, .. } | Fact::ProbeFailed { client } => {
+                    failed.retain(|(_, other)| other != client);
+                    failed.insert(0, (*at, *client));
+                    failed.truncate(2);
+                }
+                _ => {}
             }
-            Fact::ProbeFailed { client } => *client != Some(own) && now - at < policy.window_ms,
-            _ => false,
-        })
+        }
+        failed.iter().any(|(at, client)| *client != Some(own) && now - at < policy.window_ms)
     }
 
     /// How often the latest opening was doubled.
