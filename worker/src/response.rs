@@ -1,6 +1,7 @@
 //! The client's responses: whole ones, and streams.
 
 use crate::{
+    log,
     pump::pump,
     runtime::{JsChunk, WorkerRuntime, join},
 };
@@ -29,6 +30,9 @@ extern "C" {
 extern "C" {
     #[wasm_bindgen(catch)]
     fn respond(status: u16, fields: &str, body: &JsValue) -> Result<Response, JsValue>;
+    /// The same where nothing can be wrong with the fields.
+    #[wasm_bindgen(js_name = respond)]
+    fn respond_plainly(status: u16, fields: &str, body: &str) -> Response;
 }
 
 /// Fields that every response to this request carries.
@@ -38,6 +42,12 @@ pub type Extra = Vec<(&'static str, String)>;
 pub fn whole(head: ResponseHead, extra: &Extra, body: &[u8]) -> Result<Response, JsValue> {
     let body = if body.is_empty() { JsValue::NULL } else { Uint8Array::from(body).into() };
     with_body(head, extra, &body)
+}
+
+/// What is left to say when even an error could not be made a response of.
+pub fn failed(error: &JsValue) -> Response {
+    log::internal("", error);
+    respond_plainly(500, "", "INTERNAL SERVER ERROR")
 }
 
 /// The response of a call: whole where its body is at hand at once, else a stream that goes on
