@@ -73,7 +73,7 @@ const WORD_MS: u64 = 200;
 /// When to come back to an endpoint that an operator has isolated: nobody knows.
 const ISOLATED_MS: u64 = 30_000;
 
-/// Keys are bounded by KV at 512 bytes, and names stand between colons in them.
+/// The key of a record: names stand between colons in it.
 pub fn key(endpoint: &str, entry: Option<&str>) -> String {
     let endpoint = endpoint.replace('%', "%25").replace(':', "%3A");
     match entry {

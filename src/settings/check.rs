@@ -354,6 +354,10 @@ impl Check<'_> {
                 _ if item.is_none() => {}
                 None => self.mistake(format!("{path}[{index}].name"), "is missing"),
                 Some(name) if name.is_empty() => self.mistake(format!("{path}[{index}].name"), "is empty"),
+                Some(name) if name.len() > MAX_NAME => {
+                    let message = format!("is {} bytes long; it must be at most {MAX_NAME}", name.len());
+                    self.mistake(format!("{path}[{index}].name"), message);
+                }
                 Some(name) if names.contains(name) => {
                     self.mistake(format!("{path}[{index}].name"), format!("`{name}` is there twice"))
                 }
@@ -402,6 +406,9 @@ const fn without_effect(client: &ClientConfig) -> [(&'static str, bool); 5] {
         ("max_n", client.max_n.is_some()),
     ]
 }
+
+/// The longest name: two of them stand in a key of Workers KV, which has 512 bytes.
+const MAX_NAME: usize = 200;
 
 /// Seven days in milliseconds: RunPod's bound on `executionTimeout` and `ttl`.
 const LONGEST_JOB: u64 = 604_800_000;

@@ -338,3 +338,16 @@ fn secrets_are_not_shown_by_what_holds_them() {
     let key = settings.model("qwen").unwrap().targets[0].endpoint.api_key.as_ref().unwrap();
     assert_eq!(key.reveal(), "hush-VLLM_API_KEY");
 }
+
+#[test]
+fn a_name_fits_into_a_key_of_the_store() {
+    let named = |length: usize| {
+        let reading = example_with(|config| {
+            config["models"][0]["name"] = json!("m".repeat(length));
+            config["clients"][0]["models"] = json!(["m".repeat(length)]);
+        });
+        reading.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(named(200), Vec::<String>::new());
+    assert_eq!(named(201), ["models[0].name: is 201 bytes long; it must be at most 200"]);
+}
