@@ -510,7 +510,7 @@ impl Model {
         epochs.max().unwrap_or_default()
     }
 
-    /// Whether others have been about in the last ten minutes: somebody has told what this isolate had not lately told
+    /// Whether others have been about in the last half hour: somebody has told what this isolate had not lately told
     /// itself.
     fn has_company(&self, now: u64) -> bool {
         let mut told = Vec::new();
@@ -525,7 +525,7 @@ impl Model {
                 _ => {}
             }
         }
-        seen.is_some_and(|at| now - at < 600_000)
+        seen.is_some_and(|at| now - at < 1_800_000)
     }
 
     /// Whether the latest probe is under way, and nothing has come of it for less than so long.
@@ -551,13 +551,13 @@ impl Model {
     }
 }
 
-/// In millionths: the first share doubles every minute in company; a lonely isolate gets an eighth more each second.
+/// In millionths: the first share doubles every 55 s in company; a lonely isolate gets an eighth more each second.
 fn share(policy: &BreakerPolicy, elapsed: u64, company: bool) -> u64 {
     let first = u128::from(policy.probe_ppm);
     let elapsed = u128::from(elapsed);
     let share = if company {
-        let doubled = first << (elapsed / 60_000).min(60);
-        doubled + doubled * (elapsed % 60_000) / 60_000
+        let doubled = first << (elapsed / 55_000).min(60);
+        doubled + doubled * (elapsed % 55_000) / 55_000
     } else {
         first + 1_000_000 * elapsed / 8000
     };
