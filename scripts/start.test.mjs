@@ -17,12 +17,18 @@ function start(port) {
   return child;
 }
 
-/** A server on a port that was free. */
+/**
+ * A server on a port that was free, below those that systems give to whoever asks for any: whatever else starts
+ * meanwhile does not take it.
+ */
 async function listen() {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  return server;
+  for (;;) {
+    const server = createServer();
+    server.listen(10_000 + Math.floor(Math.random() * 20_000), '127.0.0.1');
+    const [error] = await Promise.race([once(server, 'listening'), once(server, 'error').catch((error) => [error])]);
+    if (error === undefined) return server;
+    assert.equal(error.code, 'EADDRINUSE');
+  }
 }
 
 test('a taken port is refused at once', async () => {
