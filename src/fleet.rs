@@ -29,6 +29,8 @@ pub struct Shared {
     pub breakers: usize,
     /// It grants probes, one at a time.
     pub elects: bool,
+    /// It stands on this machine, and word of a change comes by itself: reading and writing cost nothing.
+    pub at_hand: bool,
 }
 
 /// One endpoint's.
@@ -121,12 +123,17 @@ impl Default for Queue {
 impl Fleet {
     /// One whose breakers, so many, are told to other isolates through a store.
     pub fn shared(breakers: usize) -> Self {
-        Self { shared: Some(Shared { breakers, elects: false }), ..Self::default() }
+        Self { shared: Some(Shared { breakers, elects: false, at_hand: false }), ..Self::default() }
     }
 
     /// The same, with a store that grants probes.
     pub fn electing(breakers: usize) -> Self {
-        Self { shared: Some(Shared { breakers, elects: true }), ..Self::default() }
+        Self { shared: Some(Shared { breakers, elects: true, at_hand: false }), ..Self::default() }
+    }
+
+    /// One whose breakers are kept on this machine, for a page's next life and for its other tabs.
+    pub fn at_hand() -> Self {
+        Self { shared: Some(Shared { breakers: 0, elects: false, at_hand: true }), ..Self::default() }
     }
 
     /// The store that isolates share, if there is one.

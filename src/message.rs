@@ -39,8 +39,13 @@ impl Headers {
     /// Sets the field, whether or not it was there.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         let name = name.to_ascii_lowercase();
-        self.0.retain(|(field, _)| *field != name);
+        self.remove(&name);
         self.0.push((name, value.into()));
+    }
+
+    /// Takes the field `name` (lower case) out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(field, _)| *field != name);
     }
 
     /// Every field.

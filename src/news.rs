@@ -142,6 +142,20 @@ impl Channel {
         self.busy_since = None;
     }
 
+    /// Somebody has said that there is something new: it is to be read before anybody is asked.
+    pub const fn on_news(&mut self) {
+        (self.read_at, self.failed_at) = (None, None);
+    }
+
+    /// What that task does next, at a store on this machine.
+    pub fn next_at_hand(&self, now: Instant) -> Step {
+        match () {
+            () if self.is_stale(now, ALERT_MS) => Step::Read,
+            () if self.pending => Step::Write(now),
+            () => Step::Rest,
+        }
+    }
+
     /// What that task does next. `key` tells keys apart, of which there are so many.
     pub fn next(&mut self, now: Instant, key: &str, breakers: usize) -> Step {
         // A read within half a minute of another is answered from the same cache.

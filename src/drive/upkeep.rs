@@ -42,8 +42,12 @@ async fn exchange<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep) {
         let now = runtime.now();
         let step = {
             let mut fleet = upkeep.fleet.borrow_mut();
-            let breakers = fleet.store().map_or(0, |store| store.breakers);
-            fleet.gate(upkeep.which).channel.next(now, &upkeep.key, breakers)
+            let Some(store) = fleet.store() else { return };
+            let channel = &mut fleet.gate(upkeep.which).channel;
+            match store.at_hand {
+                true => channel.next_at_hand(now),
+                false => channel.next(now, &upkeep.key, store.breakers),
+            }
         };
         match step {
             Step::Read => read(runtime, store, upkeep, &mut rng).await,

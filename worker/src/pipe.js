@@ -7,7 +7,17 @@ const BATCH_BYTES = 32_768;
 /** Nothing, wherever it comes in an event stream. */
 const BLANK_LINE = new TextEncoder().encode('\n\n');
 
-export class Pipe {
+/**
+ * Lets the body of an exchange go by.
+ * @param {import('../../host/src/http.js').Exchange} exchange
+ * @param {WritableStreamDefaultWriter<Uint8Array>} writer gives the lock of `writable` up
+ * @param {WritableStream<Uint8Array>} writable stays open behind the last byte
+ * @param {number} restMs between two looks
+ */
+export const pipe = (exchange, writer, writable, restMs) =>
+  exchange.give((body) => new Pipe(body, writer, writable, restMs));
+
+class Pipe {
   #reader;
   #buffer = new ArrayBuffer(BATCH_BYTES);
   #restMs;
@@ -19,12 +29,6 @@ export class Pipe {
   /** Resolves when nothing goes by any more, to whether the client can be written to. */
   over;
 
-  /**
-   * @param {ReadableStream<Uint8Array>} body
-   * @param {WritableStreamDefaultWriter<Uint8Array>} writer gives the lock of `writable` up
-   * @param {WritableStream<Uint8Array>} writable stays open behind the last byte
-   * @param {number} restMs between two looks
-   */
   constructor(body, writer, writable, restMs) {
     const [past, seen] = body.tee();
     this.#restMs = restMs;

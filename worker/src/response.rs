@@ -2,12 +2,16 @@
 
 use crate::{
     log,
-    pump::pump,
-    runtime::{JsChunk, WorkerRuntime, join},
+    pump::{pump, writer_of},
+    runtime::WorkerRuntime,
 };
 use fairlead_core::{
     drive::{Opened, Piece},
     message::ResponseHead,
+};
+use fairlead_host::{
+    exchange::JsChunk,
+    message::{join, respond, respond_plainly},
 };
 use js_sys::Uint8Array;
 use wasm_bindgen::{JsValue, prelude::*};
@@ -24,15 +28,6 @@ extern "C" {
     fn readable(this: &IdentityTransformStream) -> ReadableStream;
     #[wasm_bindgen(method, getter)]
     fn writable(this: &IdentityTransformStream) -> WritableStream;
-}
-
-#[wasm_bindgen(module = "/src/http.js")]
-extern "C" {
-    #[wasm_bindgen(catch)]
-    fn respond(status: u16, fields: &str, body: &JsValue) -> Result<Response, JsValue>;
-    /// The same where nothing can be wrong with the fields.
-    #[wasm_bindgen(js_name = respond)]
-    fn respond_plainly(status: u16, fields: &str, body: &str) -> Response;
 }
 
 /// Fields that every response to this request carries.
@@ -70,7 +65,7 @@ pub async fn of_call(opened: Opened<WorkerRuntime>, extra: &Extra, context: &Con
     let pipe = IdentityTransformStream::new();
     let response = with_body(head, extra, &pipe.readable())?;
     let writable = pipe.writable();
-    let writer = writable.get_writer()?;
+    let writer = writer_of(&writable)?;
     context.wait_until(pump(first, body, writable, writer));
     Ok(response)
 }

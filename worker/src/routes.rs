@@ -5,7 +5,7 @@ use crate::{
     gateway::{Gateway, gateway},
     log::{self, CallFields},
     response::{self, Extra},
-    runtime::{self, SEPARATOR, WorkerRuntime},
+    runtime::WorkerRuntime,
 };
 use fairlead_core::{
     access::Client,
@@ -20,19 +20,18 @@ use fairlead_core::{
     settings::Settings,
     time::Instant,
 };
+use fairlead_host::{
+    exchange::read,
+    message::{SEPARATOR, describe, split},
+    now,
+};
 use js_sys::Uint8Array;
 use serde::Serialize;
 use std::rc::Rc;
-use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStreamDefaultReader, Request, Response};
 use worker::{Context, Env};
-
-#[wasm_bindgen(module = "/src/http.js")]
-extern "C" {
-    /// The method, the URL and the header fields of a request.
-    fn describe(request: &Request) -> String;
-}
 
 /// An operator's orders are shorter.
 const MAX_ORDER_BYTES: u64 = 1000;
@@ -47,11 +46,11 @@ pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Resu
         env,
         context,
         gateway: gateway(env),
-        headers: runtime::split(parts),
+        headers: split(parts),
         path: path_of(url),
         query: query_of(url),
         method,
-        arrived: runtime::now(),
+        arrived: now(),
     };
     let request_id = caller::request_id(&visit.headers).map_or_else(new_id, str::to_owned);
     let origins = visit.gateway.settings.as_ref().map_or(&[][..], |settings| &settings.origins);
@@ -217,7 +216,7 @@ impl Visit<'_> {
             headers: &self.headers,
             body: &body,
             client: client.map(|client| &*client.name),
-            now: runtime::now(),
+            now: now(),
             deadline: self.arrived.after(patience_ms),
         };
         let ask = visit.ask(&target.endpoint)?;
@@ -271,7 +270,7 @@ impl Visit<'_> {
             route: order.ask.api.path(),
             model: order.model.name.clone(),
         };
-        let call = Call::new(runtime::now(), order, Rc::clone(&self.gateway.fleet));
+        let call = Call::new(now(), order, Rc::clone(&self.gateway.fleet));
         let context = Rc::clone(self.context);
         let runtime = WorkerRuntime::new(self.env.clone(), context, self.request.signal(), fields);
         match drive::open(runtime, call).await {
@@ -294,7 +293,7 @@ impl Visit<'_> {
         let Some(stream) = self.request.body() else { return Ok(Rc::new([])) };
         let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
         let mut body = Vec::new();
-        while let Some(chunk) = runtime::read(&reader).await.map_err(|_| Stop::Gone)? {
+        while let Some(chunk) = read(&reader).await.map_err(|_| Stop::Gone)? {
             body.extend_from_slice(&chunk.to_vec());
             if exceeds(body.len(), limit) {
                 return Err(too_large(limit).into());
@@ -417,7 +416,7 @@ fn too_large(limit: u64) -> Error {
 
 /// 64 random bits; where the platform has none, the clock has to do.
 fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| runtime::now().as_millis())
+    getrandom::u64().unwrap_or_else(|_| now().as_millis())
 }
 
 fn new_id() -> String {

@@ -1,14 +1,5 @@
-// Requests and responses, in as few crossings between wasm and JavaScript as there can be: each crossing costs, and each
-// object that wasm holds costs more. Header fields cross as one text, names and values in turn.
-
-import { Pipe } from './pipe.js';
-
-// wasm-bindgen-futures asks for a microtask at each turn of a future, and in workerd 1.20261117 each costs some 10 µs:
-// 25 of the 660 µs of a request that is not streamed. A reaction to a settled promise is one, too, and costs one.
-const settled = Promise.resolve();
-globalThis.queueMicrotask = (task) => {
-  settled.then(task);
-};
+// Requests and responses, in as few crossings between wasm and JavaScript as there can be: each
+// crossing costs, and each object that wasm holds costs more. Header fields cross as one text, names and values in turn.
 
 /** Between the parts of a text; no field can hold one. */
 const SEPARATOR = '\0';
@@ -34,11 +25,12 @@ export class Exchange {
   #short;
   #body;
   #reader;
-  #pipe;
+  /** Who has the body in place of the reader. */
+  #taker;
   /** The body has come to its end: there is nothing to abort. */
   #ended = false;
 
-  /** @param service the binding to fetch through; `undefined` for the public network */
+  /** @param service whose `fetch` is asked; `undefined` for the public network */
   constructor(service, method, url, fields, body) {
     this.head = this.#send(service, url, {
       method,
@@ -51,7 +43,7 @@ export class Exchange {
 
   /** The next bytes as a reader tells them; with `last`, when nothing follows them. */
   read() {
-    if (this.#pipe) return this.#pipe.next();
+    if (this.#taker) return this.#taker.next();
     if (this.#short) return this.#readShort();
     return this.#reader?.read() ?? Promise.resolve({ done: true });
   }
@@ -61,11 +53,11 @@ export class Exchange {
     return this.#reader;
   }
 
-  /** Lets the body go by the platform's own pipe; nothing may be being read from it, nor written by the writer. */
-  pipe(writer, writable, restMs) {
+  /** Gives the body away, while nothing is being read from it; its taker tells by `next` what it comes to. */
+  give(take) {
     this.#reader.releaseLock();
-    this.#pipe = new Pipe(this.#body, writer, writable, restMs);
-    return this.#pipe;
+    this.#taker = take(this.#body);
+    return this.#taker;
   }
 
   /** The body's reader has told the end. */
@@ -73,7 +65,7 @@ export class Exchange {
     this.#ended = true;
   }
 
-  /** Ends the request. What a pipe has of its answer still goes on. */
+  /** Ends the request. What a taker has of its answer still goes on. */
   abort() {
     if (!this.#ended) this.#controller.abort();
   }
