@@ -1,28 +1,30 @@
-// `npm run build`: the Worker, as worker-build makes it, in worker/build.
-// Without a change to what it is made of there is nothing to do; `--force` builds all the same.
+// `npm run build`: the Worker, as worker-build makes it, in worker/build; and the npm package in pkg-js/dist.
+// Without a change to what they are made of there is nothing to do; `--force` builds all the same.
 
-import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { gzipSync } from 'node:zlib';
+import { keepMade, tellSizes } from './made.mjs';
+import { buildPackage } from './package.mjs';
 import { isMain, main, must, root, step } from './process.mjs';
 import { bin, ensurePackages, ensureWasmTools, tool } from './setup.mjs';
 
-/** All that the bytes of the Worker depend on: sources, compiler, and the tools behind it. */
-const INPUTS = [
-  'src', 'worker/src', 'worker/Cargo.toml', 'Cargo.toml', 'Cargo.lock', '.cargo', 'rust-toolchain.toml',
-  'package-lock.json', 'scripts/setup.mjs', 'scripts/build.mjs',
+/** What all wasm depends on beside its own crate. */
+export const COMMON_INPUTS = [
+  'src', 'host', 'Cargo.toml', 'Cargo.lock', '.cargo', 'rust-toolchain.toml', 'package-lock.json', 'scripts/setup.mjs',
+  'scripts/made.mjs',
 ];
-const OUTPUT = join(root, 'worker', 'build');
 
-/** Installs what is missing and brings worker/build up to date. */
-export async function build({ force = false } = {}) {
+/** Installs what is missing and brings both up to date. */
+export async function build(options) {
+  await buildWorker(options);
+  await buildPackage(COMMON_INPUTS, options);
+}
+
+/** Brings worker/build up to date. */
+export async function buildWorker(options) {
   await ensurePackages();
-  const stamp = join(OUTPUT, '.inputs.sha256');
-  const wanted = digest(INPUTS);
-  if (force || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
+  const inputs = [...COMMON_INPUTS, 'worker/src', 'worker/Cargo.toml', 'scripts/build.mjs'];
+  const needed = await keepMade('worker/build', inputs, async () => {
     await ensureWasmTools();
-    rmSync(stamp, { force: true }); // a build that is broken off leaves nothing that passes for whole
     step('Building the Worker', '1 to 2 minutes, less after a small change');
     await must(tool('worker-build'), ['--release'], {
       cwd: join(root, 'worker'), // from the root it would take the core for the Worker
@@ -35,30 +37,9 @@ export async function build({ force = false } = {}) {
         ESBUILD_BIN: bin('esbuild'),
       },
     });
-    writeFileSync(stamp, wanted);
-  } else {
-    step('The Worker is up to date');
-  }
-  for (const file of ['index.js', 'index_bg.wasm']) {
-    const bytes = readFileSync(join(OUTPUT, file));
-    console.log(`  worker/build/${file.padEnd(14)} ${kib(bytes.length)}, ${kib(gzipSync(bytes).length)} gzipped`);
-  }
+  }, options);
+  if (!needed) step('The Worker is up to date');
+  tellSizes('worker/build', ['index.js', 'index_bg.wasm']);
 }
-
-function digest(paths) {
-  const hash = createHash('sha256');
-  const add = (path) => {
-    const absolute = join(root, path);
-    if (statSync(absolute).isDirectory()) {
-      for (const name of readdirSync(absolute).sort()) add(`${path}/${name}`);
-    } else {
-      hash.update(`${path}\0`).update(readFileSync(absolute)).update('\0');
-    }
-  };
-  paths.forEach(add);
-  return hash.digest('hex');
-}
-
-const kib = (bytes) => `${(bytes / 1024).toFixed(1).padStart(7)} KiB`;
 
 if (isMain(import.meta.url)) await main(() => build({ force: process.argv.includes('--force') }));

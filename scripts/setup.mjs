@@ -7,7 +7,7 @@ import { existsSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'n
 import { delimiter, join } from 'node:path';
 import { capture, Failure, must, root, run, step } from './process.mjs';
 
-const TARGET = 'wasm32-unknown-unknown';
+export const TARGET = 'wasm32-unknown-unknown';
 const PACKAGES = join(root, 'node_modules');
 const TOOL_ROOT = join(root, '.tools', 'cargo');
 const SHARED_TARGET = join(root, '.tools', 'target');

@@ -24,7 +24,6 @@ use fairlead_host::{
 };
 use js_sys::{Array, Function, Uint8Array};
 use serde::Serialize;
-use serde_wasm_bindgen::Serializer;
 use std::{cell::RefCell, rc::Rc};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use wasm_bindgen_futures::spawn_local;
@@ -79,7 +78,8 @@ impl Shared {
         let Some(settings) = reading.settings else {
             let mistakes = reading.mistakes.iter();
             let mistakes: Vec<_> = mistakes.map(|Mistake { path, message }| Told { path, message }).collect();
-            return Err(mistakes.serialize(&Serializer::json_compatible())?);
+            // Texts: serialising them cannot fail.
+            return Err(js_sys::Error::new(&serde_json::to_string(&mistakes).unwrap_or_default()).into());
         };
         let fleet = if host.page_store().is_some() { Fleet::at_hand() } else { Fleet::default() };
         Ok(Self { settings, fleet: Rc::new(RefCell::new(fleet)), host, bell: Rc::default() })

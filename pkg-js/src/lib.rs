@@ -24,7 +24,8 @@ pub struct Core(Rc<Shared>);
 
 #[wasm_bindgen]
 impl Core {
-    /// `config` is JSON in the form of `CONFIG`. Fails with a list of `{ path, message }`: all that is wrong with it.
+    /// `config` is JSON in the form of `CONFIG`. Fails with an `Error` whose message is JSON, a list of
+    /// `{"path","message"}`: all that is wrong with it.
     #[wasm_bindgen(constructor)]
     pub fn new(config: String, host: Host) -> Result<Self, JsValue> {
         Ok(Self(Rc::new(Shared::new(config, host)?)))
