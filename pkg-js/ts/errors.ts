@@ -118,31 +118,31 @@ export class AbortError extends FairleadError {
 
 type Class = new (message: string, fields: ErrorFields) => FairleadError;
 
-/** Each code's class, and whether asking again later may do better. */
-const CODES: Readonly<Record<string, readonly [Class, boolean]>> = {
-  invalid_request: [InvalidRequestError, false],
-  invalid_api_key: [AuthenticationError, false],
-  forbidden: [PermissionError, false],
-  model_not_found: [NotFoundError, false],
-  route_not_found: [NotFoundError, false],
-  job_not_found: [NotFoundError, false],
-  method_not_allowed: [InvalidRequestError, false],
-  request_too_large: [InvalidRequestError, false],
-  rate_limited: [RateLimitError, true],
-  upstream_timeout: [TimeoutError, true],
-  deadline_exceeded: [TimeoutError, true],
-  upstream_unreachable: [ConnectionError, true],
-  upstream_invalid: [UpstreamError, true],
-  upstream_rejected_key: [UpstreamError, false],
-  upstream_overloaded: [OverloadedError, true],
-  circuit_open: [CircuitOpenError, true],
-  stream_interrupted: [StreamInterruptedError, true],
-  job_failed: [JobError, false],
-  job_timed_out: [TimeoutError, false],
-  job_cancelled: [JobError, false],
-  job_expired: [TimeoutError, true],
-  config_invalid: [InternalError, false],
-  internal: [InternalError, false],
+/** Each code's HTTP status, its class, and whether asking again later may do better. */
+const CODES: Readonly<Record<string, readonly [number, Class, boolean]>> = {
+  invalid_request: [400, InvalidRequestError, false],
+  invalid_api_key: [401, AuthenticationError, false],
+  forbidden: [403, PermissionError, false],
+  model_not_found: [404, NotFoundError, false],
+  route_not_found: [404, NotFoundError, false],
+  job_not_found: [404, NotFoundError, false],
+  method_not_allowed: [405, InvalidRequestError, false],
+  request_too_large: [413, InvalidRequestError, false],
+  rate_limited: [429, RateLimitError, true],
+  upstream_timeout: [504, TimeoutError, true],
+  deadline_exceeded: [504, TimeoutError, true],
+  upstream_unreachable: [502, ConnectionError, true],
+  upstream_invalid: [502, UpstreamError, true],
+  upstream_rejected_key: [502, UpstreamError, false],
+  upstream_overloaded: [503, OverloadedError, true],
+  circuit_open: [503, CircuitOpenError, true],
+  stream_interrupted: [502, StreamInterruptedError, true],
+  job_failed: [502, JobError, false],
+  job_timed_out: [504, TimeoutError, false],
+  job_cancelled: [502, JobError, false],
+  job_expired: [504, TimeoutError, true],
+  config_invalid: [500, InternalError, false],
+  internal: [500, InternalError, false],
 };
 
 /** The code of an answer that names none that is known. */
@@ -168,14 +168,15 @@ export interface Circumstances extends Omit<ErrorFields, 'code' | 'type' | 'para
 /** The error that a body, or an error event of a stream, tells of. */
 export function errorOf(body: unknown, { reword, ...known }: Circumstances): FairleadError {
   const { message, type, param, code } = tell(body);
-  const status = known.status ?? (typeof code === 'number' && code >= 400 && code < 600 ? code : undefined);
   const word = typeof code === 'string' && code ? code : undefined;
-  const [Class, retryable] = CODES[word ?? ''] ?? CODES[codeOf(status ?? 500)] ?? [NotFoundError, false];
-  const said = message ?? `HTTP ${status ?? 500} without an explanation.`;
-  return new Class(reword && word && word in CODES ? reword(said) : said, {
+  const ours = word === undefined ? undefined : CODES[word];
+  const status = known.status ?? ours?.[0] ?? (typeof code === 'number' && code >= 400 && code < 600 ? code : 500);
+  const [, Class, retryable] = ours ?? CODES[codeOf(status)] ?? [404, NotFoundError, false];
+  const said = message ?? `HTTP ${status} without an explanation.`;
+  return new Class(reword && ours ? reword(said) : said, {
     ...known,
     status,
-    code: word ?? codeOf(status ?? 500),
+    code: word ?? codeOf(status),
     type,
     param,
     // Of pages it is known which failures will be the same again.

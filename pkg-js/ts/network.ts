@@ -1,0 +1,111 @@
+// What the page can do about a request that fails: wait while the device is offline, and tell a server that is not there
+// from one whose answer the browser withholds. To scripts both look alike.
+
+import type { Fetch } from './options.js';
+import { after, inBrowser, isOffline } from './platform.js';
+
+/** How long a request waits for the device to be online again. */
+const OFFLINE_MS = 10_000;
+/** How long a server has to answer when it is only asked whether it is there. */
+const PROBE_MS = 3000;
+
+export class Network {
+  readonly #own: Fetch | undefined;
+  /** Origins that have let this page read an answer. */
+  readonly #readable = new Set<string>();
+  /** Origins that have answered, but not for this page to read. */
+  readonly #blocked = new Set<string>();
+  readonly #probes = new Map<string, Promise<boolean>>();
+
+  constructor(own: Fetch | undefined) {
+    this.#own = own;
+  }
+
+  /** One request. Rejects with `offline` or `blocked` where that is known, else with what the platform says. */
+  readonly fetch = async (url: string, init: RequestInit): Promise<Response> => {
+    if (isOffline()) await online(init.signal);
+    try {
+      // Called anew each time: somebody may replace the global one.
+      const response = await (this.#own ? this.#own(url, init) : fetch(url, init));
+      this.#readable.add(originOf(url));
+      return response;
+    } catch (error) {
+      throw await this.#why(url, init.signal, error);
+    }
+  };
+
+  async #why(url: string, signal: AbortSignal | null | undefined, error: unknown): Promise<unknown> {
+    if (signal?.aborted) return error;
+    if (isOffline()) return 'offline';
+    const origin = originOf(url);
+    if (this.#own || !(error instanceof TypeError) || !inBrowser() || origin === location.origin) return error;
+    if (this.#readable.has(origin)) return error;
+    if (this.#blocked.has(origin) || isMixed(url)) return 'blocked';
+    const isThere = await this.#probe(origin, url);
+    // Meanwhile another request may have been answered.
+    if (!isThere || this.#readable.has(origin)) return error;
+    this.#blocked.add(origin);
+    return 'blocked';
+  }
+
+  /** Whether anybody answers there, asked once by all who want to know. */
+  #probe(origin: string, url: string): Promise<boolean> {
+    let probe = this.#probes.get(origin);
+    if (!probe) {
+      probe = isThere(url).finally(() => this.#probes.delete(origin));
+      this.#probes.set(origin, probe);
+    }
+    return probe;
+  }
+}
+
+/** The page may send such a request and hear that there was an answer, though not which. It carries no key. */
+async function isThere(url: string): Promise<boolean> {
+  const controller = new AbortController();
+  const stop = after(PROBE_MS, () => controller.abort());
+  try {
+    const response = await fetch(url, {
+      mode: 'no-cors', credentials: 'omit', cache: 'no-store', referrerPolicy: 'no-referrer', signal: controller.signal,
+    });
+    return response.type === 'opaque';
+  } catch {
+    return false;
+  } finally {
+    stop();
+    controller.abort();
+  }
+}
+
+function online(signal: AbortSignal | null | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const leave = () => {
+      stop();
+      globalThis.removeEventListener('online', back);
+      signal?.removeEventListener('abort', abort);
+    };
+    const back = () => {
+      leave();
+      resolve();
+    };
+    const abort = () => {
+      leave();
+      reject(signal?.reason);
+    };
+    const stop = after(OFFLINE_MS, () => {
+      leave();
+      reject('offline');
+    });
+    globalThis.addEventListener('online', back);
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted) abort();
+  });
+}
+
+/** A secure page may not ask an insecure server, unless it is this very machine. */
+function isMixed(url: string): boolean {
+  const { protocol, hostname } = new URL(url);
+  const isHere = /^(localhost|.*\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
+  return location.protocol === 'https:' && protocol === 'http:' && !isHere;
+}
+
+const originOf = (url: string): string => new URL(url).origin;

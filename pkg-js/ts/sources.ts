@@ -1,0 +1,324 @@
+// Where a stream's items come from: bytes of a body, cut into items as they arrive. A chunk must cost little, so there is
+// one promise for each that has to be waited for and none for those that are there.
+
+import { createParser } from 'eventsource-parser';
+import type { Handoff } from './binding.js';
+import type { Flight } from './calls.js';
+import { errorOf, failure, FairleadError, type Circumstances } from './errors.js';
+import { isEnd, Tally } from './tally.js';
+
+export type Result<T> = IteratorResult<T, undefined>;
+
+/** Items, one behind another. */
+export interface Source<T> {
+  next(): Promise<Result<T>>;
+  /** Nobody wants more. */
+  cancel(): void;
+  /** What has arrived, though it may not have been asked for yet. */
+  readonly tally: Tally;
+  /** Its end has been told; `error` where it was no good one. */
+  readonly ended: { readonly error?: unknown } | undefined;
+  readonly controller: AbortController;
+}
+
+const END: Result<never> = { done: true, value: undefined };
+
+/** Cuts text into items. */
+interface Cutter {
+  feed(text: string): void;
+  /** The body has ended: whether it was whole. */
+  readonly isWhole: boolean;
+}
+
+/** What a cutter tells. */
+interface Taker {
+  item(value: unknown): void;
+  /** Nothing of interest follows. */
+  end(): void;
+  fail(error: FairleadError): void;
+}
+
+/** Ends the calls whose streams nobody can read any more. */
+const abandoned = typeof FinalizationRegistry === 'function'
+  ? new FinalizationRegistry<Flight>((flight) => flight.controller.abort())
+  : undefined;
+
+/** The items of a body. */
+export class Body<T> implements Source<T> {
+  readonly tally = new Tally();
+  ended: { readonly error?: unknown } | undefined;
+  readonly #handoff: Handoff;
+  readonly #flight: Flight;
+  readonly #cutter: Cutter;
+  readonly #decoder = new TextDecoder();
+  /** Items that have arrived, from `#head` on. */
+  #items: T[] = [];
+  #head = 0;
+  /** What stands behind the last item. */
+  #behind: { error?: FairleadError } | undefined;
+  /** How many wait for the next piece of the body, and the last of them. */
+  #pending = 0;
+  #last: Promise<unknown> | undefined;
+
+  constructor(handoff: Handoff, flight: Flight, cut: (taker: Taker) => Cutter) {
+    this.#handoff = handoff;
+    this.#flight = flight;
+    this.#cutter = cut({
+      item: (value) => {
+        this.tally.add(value);
+        this.#items.push(value as T);
+      },
+      end: () => (this.#behind ??= {}),
+      fail: (error) => (this.#behind ??= { error }),
+    });
+    abandoned?.register(this, flight);
+  }
+
+  get controller(): AbortController {
+    return this.#flight.controller;
+  }
+
+  next(): Promise<Result<T>> {
+    if (this.#pending === 0 && this.#head < this.#items.length) return Promise.resolve(this.#take());
+    const go = () => this.#step();
+    const step = this.#pending === 0 ? go() : this.#last!.then(go, go);
+    this.#pending += 1;
+    this.#last = step;
+    return step;
+  }
+
+  cancel(): void {
+    if (this.ended) return;
+    this.ended = {};
+    this.#items = [];
+    this.#head = 0;
+    // Not as a failure: nobody waits any more.
+    this.#flight.end();
+    this.#flight.controller.abort();
+  }
+
+  async #step(): Promise<Result<T>> {
+    try {
+      while (this.#head >= this.#items.length) {
+        if (this.ended) return END;
+        if (this.#behind) return this.#end();
+        await this.#read();
+      }
+      return this.#take();
+    } finally {
+      this.#pending -= 1;
+    }
+  }
+
+  async #read(): Promise<void> {
+    try {
+      const { done, value } = await this.#flight.guard(this.#handoff.read());
+      if (value) this.#cutter.feed(this.#decoder.decode(value, { stream: true }));
+      if (done) this.#behind ??= this.#cutter.isWhole ? {} : { error: cutOff() };
+    } catch (error) {
+      this.#behind ??= { error: error instanceof FairleadError ? error : cutOff(error) };
+    }
+  }
+
+  #take(): Result<T> {
+    const value = this.#items[this.#head]!;
+    this.#head += 1;
+    if (this.#head === this.#items.length) {
+      this.#items = [];
+      this.#head = 0;
+    }
+    return { done: false, value };
+  }
+
+  #end(): Result<T> {
+    const { error } = (this.ended = this.#behind!);
+    if (!error) {
+      void this.#drain();
+      return END;
+    }
+    error.partial ??= this.tally.partial;
+    this.#flight.fail(error);
+    throw error;
+  }
+
+  /** Lets the body come to its end, so that it is no abort to those who count. */
+  async #drain(): Promise<void> {
+    try {
+      while (!(await this.#flight.guard(this.#handoff.read())).done);
+    } catch {
+      // The answer was whole before.
+    }
+    this.#flight.end();
+  }
+}
+
+const cutOff = (cause?: unknown): FairleadError =>
+  failure('stream_interrupted', 'The stream ended before its answer was whole. What arrived is incomplete; ask again.', { cause });
+
+/** The events of a stream, each of them JSON. */
+export function events({ pick = (value) => value, ...known }: Circumstances & { pick?: (value: unknown) => unknown }): (taker: Taker) => Cutter {
+  return (taker) => {
+    let isWhole = false;
+    const whole = () => {
+      isWhole = true;
+      taker.end();
+    };
+    const parser = createParser({
+      onEvent: ({ event, data }) => {
+        if (isWhole) return;
+        if (data === '[DONE]') return whole();
+        let value: { type?: string; error?: unknown } | null;
+        try {
+          value = JSON.parse(data);
+        } catch (cause) {
+          return taker.fail(failure('upstream_invalid', 'The stream has an event that is no JSON.', { ...known, cause }));
+        }
+        // OpenAI's way is an `error` in the data; other dialects name the event.
+        if (event === 'error' || value?.error) return taker.fail(errorOf(value, known));
+        // The end of a job's outputs.
+        if (event === 'status') return whole();
+        taker.item(pick(value));
+        if (event !== undefined && isEnd(event)) whole();
+      },
+    });
+    return {
+      feed: (text) => parser.feed(text),
+      get isWhole() {
+        return isWhole;
+      },
+    };
+  };
+}
+
+/** Lines, each of them JSON. */
+export function lines(taker: Taker): Cutter {
+  let rest = '';
+  const take = (line: string) => {
+    if (!line.trim()) return;
+    try {
+      taker.item(JSON.parse(line));
+    } catch (cause) {
+      taker.fail(failure('upstream_invalid', 'The stream has a line that is no JSON.', { cause }));
+    }
+  };
+  return {
+    feed(text) {
+      const found = (rest + text).split('\n');
+      rest = found.pop()!;
+      for (const line of found) take(line);
+    },
+    get isWhole() {
+      take(rest);
+      rest = '';
+      return true;
+    },
+  };
+}
+
+/** A readable stream as a body of the core's. */
+export function handoff(readable: ReadableStream<Uint8Array>): Handoff {
+  const reader = readable.getReader();
+  return {
+    read: () => reader.read() as ReturnType<Handoff['read']>,
+    cancel: () => void reader.cancel().catch(() => {}),
+  };
+}
+
+/** Bytes that are all there, as a body. */
+export function atOnce(bytes: Uint8Array): Handoff {
+  let left: Uint8Array | undefined = bytes;
+  return {
+    read: () => {
+      const value = left;
+      left = undefined;
+      return Promise.resolve({ done: value === undefined, value });
+    },
+    cancel: () => {},
+  };
+}
+
+/** All of a body. */
+export async function gather(body: Handoff, flight: Flight): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  try {
+    for (;;) {
+      const { done, value } = await flight.guard(body.read());
+      if (value) length += value.length;
+      if (value) parts.push(value);
+      if (done) break;
+    }
+  } finally {
+    flight.end();
+  }
+  const whole = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** The same items twice, each read at its own speed. */
+export function fork<T>(source: Source<T>): [Source<T>, Source<T>] {
+  const branches: Branch<T>[] = [];
+  const pull = (): Promise<Result<T>> => {
+    const result = source.next();
+    for (const branch of branches) branch.offer(result);
+    return result;
+  };
+  const left = new Branch(source, pull, branches);
+  const right = new Branch(source, pull, branches);
+  branches.push(left, right);
+  return [left, right];
+}
+
+class Branch<T> implements Source<T> {
+  ended: { readonly error?: unknown } | undefined;
+  readonly #source: Source<T>;
+  readonly #pull: () => Promise<Result<T>>;
+  /** Those that still read. */
+  readonly #branches: Branch<T>[];
+  #waiting: Promise<Result<T>>[] = [];
+
+  constructor(source: Source<T>, pull: () => Promise<Result<T>>, branches: Branch<T>[]) {
+    this.#source = source;
+    this.#pull = pull;
+    this.#branches = branches;
+  }
+
+  get tally(): Tally {
+    return this.#source.tally;
+  }
+
+  get controller(): AbortController {
+    return this.#source.controller;
+  }
+
+  offer(result: Promise<Result<T>>): void {
+    this.#waiting.push(result);
+  }
+
+  async next(): Promise<Result<T>> {
+    if (this.ended) return END;
+    if (this.#waiting.length === 0) void this.#pull().catch(() => {});
+    try {
+      const result = await this.#waiting.shift()!;
+      if (result.done) this.ended ??= {};
+      return result;
+    } catch (error) {
+      this.ended ??= { error };
+      throw error;
+    }
+  }
+
+  /** The other goes on. */
+  cancel(): void {
+    this.ended ??= {};
+    this.#waiting = [];
+    const at = this.#branches.indexOf(this);
+    if (at >= 0) this.#branches.splice(at, 1);
+    if (this.#branches.length === 0) this.#source.cancel();
+  }
+}
