@@ -1,6 +1,6 @@
 // The npm package: pkg-js/build is the wasm with wasm-bindgen's glue, pkg-js/dist what is published.
 
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { keepMade, tellSizes } from './made.mjs';
@@ -42,6 +42,10 @@ async function makeWasm() {
   await must(bin('wasm-opt'), ['-Oz', '--one-caller-inline-max-function-size=50', ...FEATURES, `${BUILD}/core_bg.wasm`, '-o', `${BUILD}/core.wasm`]);
   const glue = join(root, BUILD, 'core.js');
   writeFileSync(glue, opened(readFileSync(glue, 'utf8')));
+  appendFileSync(join(root, BUILD, 'core.d.ts'), `
+export function imports(): WebAssembly.Imports;
+export function adopt(instance: { exports: WebAssembly.Exports }, module: WebAssembly.Module): void;
+`);
 }
 
 /**
@@ -72,6 +76,7 @@ async function makeFace() {
   // Base64 of what is compressed already costs the wire 2 % more than the wasm by itself, of the wasm it would be 44 %.
   const inline = `export default ${JSON.stringify(gzipSync(wasm, { level: 9 }).toString('base64'))};\n`;
   writeFileSync(join(root, BUILD, 'inline.js'), inline);
+  writeFileSync(join(root, BUILD, 'inline.d.ts'), 'declare const packed: string;\nexport default packed;\n');
   const shared = [
     '--bundle', '--format=esm', '--target=es2022', '--minify', '--sourcemap', '--legal-comments=linked',
     '--external:./core.wasm', '--log-level=warning',

@@ -1,0 +1,52 @@
+// The wasm, brought to life at the first call; and another instance in place of one that has trapped. What wasm-bindgen
+// writes (`../build/core.js`) has room for one instance at a time.
+
+import { adopt, Core as Glue, imports } from '../build/core.js';
+import type { Binding, Instance } from './binding.js';
+
+/** The wasm that `compile` gives. If that fails, the next call tries again. */
+export function wasm(compile: () => Promise<WebAssembly.Module>): Binding {
+  let compiled: WebAssembly.Module | undefined;
+  let coming: Promise<Instance> | undefined;
+
+  async function start(): Promise<Instance> {
+    compiled ??= await compile();
+    const trap = new AbortController();
+    const { exports } = await WebAssembly.instantiate(compiled, imports());
+    adopt({ exports: watched(exports, trap) }, compiled);
+    const forget = () => {
+      coming = undefined;
+    };
+    trap.signal.addEventListener('abort', forget, { once: true });
+    return { trapped: trap.signal, create: (config, host) => new Glue(config, host) };
+  }
+
+  return {
+    ready() {
+      coming ??= start().catch((error: unknown) => {
+        coming = undefined;
+        throw error;
+      });
+      return coming;
+    },
+  };
+}
+
+/**
+ * The exports of an instance. The first exception that comes out of one is a trap, for wasm-bindgen throws its own
+ * outside of them: what Rust was about stays half done, so nobody enters any more.
+ */
+function watched(exports: WebAssembly.Exports, trap: AbortController): WebAssembly.Exports {
+  const watch = (call: (...args: unknown[]) => unknown) => (...args: unknown[]) => {
+    if (trap.signal.aborted) return 0;
+    try {
+      return call(...args);
+    } catch (error) {
+      trap.abort(error);
+      throw error;
+    }
+  };
+  return Object.fromEntries(Object.entries(exports).map(([name, value]) => (
+    [name, typeof value === 'function' ? watch(value as () => unknown) : value]
+  ))) as WebAssembly.Exports;
+}
