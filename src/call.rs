@@ -32,14 +32,14 @@ use crate::{
     load::POLL_MS,
     message::{Request, ResponseHead},
     policy::Policy,
-    provider::vllm,
+    provider::{fairlead, vllm},
     rng::Rng,
     route::Route,
     settings::{Endpoint, Model},
     time::Instant,
 };
 use admission::Ticket;
-use attempt::Attempt;
+use attempt::{Attempt, Voice};
 use choice::Line;
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
@@ -417,6 +417,7 @@ impl Call {
         let limits = match endpoint.provider {
             Provider::Vllm => self.limits.clone(),
             Provider::Runpod => self.limits.clone().with_cold_start(),
+            Provider::Fairlead => self.limits.clone().of_gateway(),
         };
         self.out.push_back(Output::Event(Event::AttemptStarted { attempt: id, endpoint: endpoint.name.clone() }));
         if let Some(follower) = self.follower(now, chosen) {
@@ -430,10 +431,17 @@ impl Call {
         let ask = &self.order.ask;
         let request = match &ask.errand {
             Some(errand) => errand.request(&endpoint, &ask.body, &self.attempt_id(id)),
+            None if endpoint.provider == Provider::Fairlead => {
+                fairlead::request(ask, chosen, &self.order.request_id, id, now.until(self.deadline))
+            }
             None => vllm::request(ask, chosen, &self.order.request_id, id),
         };
         let mut attempt = Attempt::new(id, target, now, limits);
-        attempt.proxied = endpoint.provider == Provider::Runpod && self.order.ask.errand.is_none();
+        attempt.voice = match endpoint.provider {
+            Provider::Runpod if ask.errand.is_none() => Voice::Proxy,
+            Provider::Fairlead => Voice::Gateway,
+            Provider::Vllm | Provider::Runpod => Voice::Server,
+        };
         attempt.ticket = Some(ticket);
         attempt.exchange = Some(self.send(endpoint, request));
         self.attempts.push(attempt);

@@ -2,6 +2,7 @@
 
 use crate::{
     deadline::Timer,
+    error::{Code, Error},
     message::{Headers, ResponseHead},
     stream::InBand,
     time::{Instant, positive_ms},
@@ -30,6 +31,17 @@ pub enum Failure {
     Cut,
     /// A job, or its submission.
     Job(JobFailure),
+    /// A gateway of our own says why it failed.
+    Told(Box<Told>),
+}
+
+/// What a gateway of our own says of its failure: words that were made for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What it says.
+    pub error: Error,
+    /// The answer that this came as; `None` where it stood inside a 200.
+    pub answer: Option<(ResponseHead, Vec<u8>)>,
 }
 
 /// How a RunPod job failed.
@@ -106,16 +118,12 @@ impl Failure {
             Self::Invalid(_) => RETRY,
             Self::InBand(error) => error.status.map_or(RETRY, |status| by_status(status, None)),
             Self::Job(failure) => failure.verdict(now),
-            Self::Status { head, body } => {
-                let verdict = by_status(head.status, retry_after(&head.headers, now));
-                let context = body.as_deref().is_some_and(is_context_length);
-                match head.headers.get("x-should-retry") {
-                    Some("true") => verdict.or_retry(),
-                    Some("false") if matches!(verdict, Verdict::Retry { .. }) => Verdict::NextTarget,
-                    _ if head.status == 400 && context => Verdict::OtherModel,
-                    _ => verdict,
-                }
-            }
+            Self::Status { head, body } => by_answer(head, body.as_deref(), now),
+            Self::Told(told) => match &told.answer {
+                Some((head, body)) => by_answer(head, Some(body), now),
+                // Its retries are spent as well where no header field can say so.
+                None => by_status(told.error.code.status(), None).unless_retried(),
+            },
         }
     }
 
@@ -137,6 +145,8 @@ impl Failure {
             Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Cut => true,
             Self::Status { head, .. } => faulty(head.status, Some(head)),
             Self::InBand(error) => error.status.is_none_or(|status| faulty(status, None)),
+            // Whoever tells of others' failures is well.
+            Self::Told(told) => matches!(told.error.code, Code::Internal | Code::ConfigInvalid),
             Self::Job(failure) => match failure {
                 JobFailure::TooLarge | JobFailure::Unfit | JobFailure::Cancelled | JobFailure::Unknown => false,
                 // Pushback: the endpoint's health is looked at anyway.
@@ -164,6 +174,7 @@ impl Failure {
                 error.kind.as_deref() != Some("abort") && error.status.is_none_or(|status| status == 500)
             }
             Self::Job(JobFailure::WorkerLost) => true,
+            Self::Told(told) => matches!(told.error.code, Code::StreamInterrupted | Code::Internal),
             Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Job(_) => false,
         }
     }
@@ -179,6 +190,7 @@ impl Failure {
             Self::InBand(_) => "in_band".to_owned(),
             Self::Cut => "cut".to_owned(),
             Self::Job(failure) => failure.reason().to_owned(),
+            Self::Told(told) => told.error.code.as_str().to_owned(),
         }
     }
 }
@@ -258,6 +270,24 @@ impl Verdict {
             Self::Retry { .. } => self,
             _ => Self::Retry { after_ms: None, throttled: false },
         }
+    }
+
+    /// This verdict of somebody who has retried already.
+    const fn unless_retried(self) -> Self {
+        match self {
+            Self::Retry { .. } => Self::NextTarget,
+            _ => self,
+        }
+    }
+}
+
+fn by_answer(head: &ResponseHead, body: Option<&[u8]>, now: Instant) -> Verdict {
+    let verdict = by_status(head.status, retry_after(&head.headers, now));
+    match head.headers.get("x-should-retry") {
+        Some("true") => verdict.or_retry(),
+        Some("false") if matches!(verdict, Verdict::Retry { .. }) => verdict.unless_retried(),
+        _ if head.status == 400 && body.is_some_and(is_context_length) => Verdict::OtherModel,
+        _ => verdict,
     }
 }
 

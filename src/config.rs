@@ -51,6 +51,8 @@ pub enum Provider {
     Vllm,
     /// RunPod serverless.
     Runpod,
+    /// A gateway of our own.
+    Fairlead,
 }
 
 /// How a RunPod endpoint is spoken to.

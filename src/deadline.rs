@@ -53,6 +53,8 @@ pub struct Limits {
     idle_ms: u64,
     progress_ms: u64,
     queue_ms: u64,
+    /// Any byte shows that the answer is on its way.
+    any_byte: bool,
 }
 
 /// Once a stream has proved itself whole, this is how long its last bytes are waited for.
@@ -73,6 +75,7 @@ impl Limits {
             idle_ms,
             progress_ms: policy.progress_ms,
             queue_ms: policy.queue_ms,
+            any_byte: false,
         }
     }
 
@@ -80,6 +83,13 @@ impl Limits {
     /// first token's time bounds them.
     pub const fn with_cold_start(mut self) -> Self {
         self.headers_ms = u64::MAX;
+        self
+    }
+
+    /// For a gateway: its own timers rule its endpoints, and its comments say that they do. Only its silence counts.
+    pub const fn of_gateway(mut self) -> Self {
+        self.progress_ms = u64::MAX;
+        self.any_byte = true;
         self
     }
 
@@ -117,7 +127,7 @@ enum Phase {
     /// Since this moment, nothing has come.
     Sent { at: Instant },
     /// Headers have come, content has not.
-    Opened { sent: Instant },
+    Opened { since: Instant },
     /// The body of an answer that does not stream is coming.
     Body { last_byte: Instant },
     /// Content is coming.
@@ -159,7 +169,9 @@ impl AttemptTimers {
     /// Headers have come.
     pub const fn on_head(&mut self, now: Instant) {
         self.phase = match self.phase {
-            Phase::Sent { at } | Phase::Queued { since: at } if self.limits.streamed => Phase::Opened { sent: at },
+            Phase::Sent { at } | Phase::Queued { since: at } if self.limits.streamed => {
+                Phase::Opened { since: if self.limits.any_byte { now } else { at } }
+            }
             _ => Phase::Body { last_byte: now },
         };
     }
@@ -173,6 +185,7 @@ impl AttemptTimers {
     pub const fn on_bytes(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Body { last_byte } | Phase::Flowing { last_byte, .. } => *last_byte = now,
+            Phase::Opened { since } if self.limits.any_byte => *since = now,
             Phase::Queued { .. }
             | Phase::Unseen
             | Phase::Sent { .. }
@@ -200,7 +213,7 @@ impl AttemptTimers {
             Phase::Unseen => {}
             Phase::Queued { since: at }
             | Phase::Sent { at }
-            | Phase::Opened { sent: at }
+            | Phase::Opened { since: at }
             | Phase::Body { last_byte: at }
             | Phase::Finished { at } => {
                 *at = at.after(ms);
@@ -214,7 +227,7 @@ impl AttemptTimers {
 
     /// When the next timer runs out, and which; a finished answer has no timer that fails it.
     pub fn next(&self) -> Option<(Instant, Option<Timer>)> {
-        let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms, queue_ms } = self.limits;
+        let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms, queue_ms, .. } = self.limits;
         let earlier = |a: (Instant, Option<Timer>), b: (Instant, Option<Timer>)| if b.0 < a.0 { b } else { a };
         match self.phase {
             Phase::Queued { since } => Some((since.after(queue_ms), Some(Timer::Queue))),
@@ -225,7 +238,7 @@ impl AttemptTimers {
                     (at.after(first_token_ms), Some(Timer::FirstToken)),
                 )
             }),
-            Phase::Opened { sent } => Some((sent.after(first_token_ms), Some(Timer::FirstToken))),
+            Phase::Opened { since } => Some((since.after(first_token_ms), Some(Timer::FirstToken))),
             Phase::Body { last_byte } => Some((last_byte.after(idle_ms), Some(Timer::Idle))),
             Phase::Flowing { last_byte, last_content } => Some(earlier(
                 (last_byte.after(idle_ms), Some(Timer::Idle)),
@@ -342,6 +355,21 @@ mod tests {
         timers.on_content(at(1000));
         timers.shift(500_000);
         assert_eq!(timers.next(), Some((at(561_000), Some(Timer::Idle))));
+    }
+
+    #[test]
+    fn a_gateways_comments_are_life_and_only_its_silence_counts() {
+        let mut timers = AttemptTimers::new(at(0), Limits::new(&Policy::default(), true, 0, false).of_gateway());
+        assert_eq!(timers.next(), Some((at(30_000), Some(Timer::Headers))));
+        timers.on_bytes(at(1000));
+        assert_eq!(timers.next(), Some((at(30_000), Some(Timer::Headers))), "without headers there are no bytes");
+        timers.on_head(at(10_000));
+        assert_eq!(timers.next(), Some((at(130_000), Some(Timer::FirstToken))));
+        timers.on_bytes(at(100_000));
+        assert_eq!(timers.next(), Some((at(220_000), Some(Timer::FirstToken))));
+        timers.on_content(at(200_000));
+        timers.on_bytes(at(250_000));
+        assert_eq!(timers.next(), Some((at(310_000), Some(Timer::Idle))));
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! a key, a prompt or an endpoint's URL, so it may be logged as it is.
 
 use crate::api::Dialect;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
 
 /// What went wrong, by its stable name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request cannot be understood.
     InvalidRequest,

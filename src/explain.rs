@@ -86,6 +86,7 @@ impl Story<'_> {
                 "Check that its `base_url` leads to an OpenAI-compatible server.",
             ),
             Failure::Job(failure) => self.job_error(failure),
+            Failure::Told(told) => return told.error.clone(),
             Failure::Status { head, .. } => return self.status_error(head.status, retry_after(&head.headers, now)),
         };
         Error::new(code, format!("{what} {} {advice}", self.tried()))

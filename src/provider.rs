@@ -1,4 +1,5 @@
 //! How each kind of server is spoken to.
 
+pub mod fairlead;
 pub mod runpod;
 pub mod vllm;

@@ -317,11 +317,12 @@ impl Call {
     /// What the deadline says about the endpoints that were being asked: nothing, unless one had all of the policy's
     /// time and has shown nothing.
     pub(super) fn blame_for_deadline(&mut self, now: Instant) {
-        let [Attempt { id, ticket, .. }] = &*self.attempts else { return };
+        let [attempt] = &*self.attempts else { return };
+        let Attempt { id, ticket, .. } = attempt;
         // A request that was long in coming left it less.
         let since = ticket.as_ref().map_or(now, |ticket| ticket.since);
         let had_all = now.since(since) >= self.deadline_ms.saturating_mul(9) / 10;
-        let silent = self.started == 1 && self.winner.is_none();
+        let silent = self.started == 1 && self.winner.is_none() && !attempt.is_alive();
         if had_all && silent && !self.is_shortened() && self.order.ask.errand.is_none() {
             self.conclude(now, *id, Outcome::Failed("deadline".to_owned()));
         }

@@ -8,7 +8,7 @@ use crate::{
     deadline::{AttemptTimers, Limits, Timer},
     jobs::Op,
     message::{Headers, ResponseHead},
-    provider::runpod,
+    provider::{fairlead, runpod},
     sse::Decoder,
     stream::{Flaw, Proof, Seen, Usage, check_answer},
     time::Instant,
@@ -44,12 +44,21 @@ pub(super) struct Attempt {
     pub(super) timers: AttemptTimers,
     /// Its leave to be under way; none once its outcome is told.
     pub(super) ticket: Option<Ticket>,
-    /// Between here and the server stands a proxy of RunPod's, which answers where no worker does:
-    /// what it says counts, not its status.
-    pub(super) proxied: bool,
+    pub(super) voice: Voice,
     reply: Reply,
     /// Of an answer that does not stream.
     usage: Usage,
+}
+
+/// Who speaks for an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// The server.
+    Server,
+    /// A proxy of RunPod's, which answers where no worker does: what it says counts, not its status.
+    Proxy,
+    /// A gateway of our own, which tells callers what has failed.
+    Gateway,
 }
 
 #[derive(Debug)]
@@ -87,6 +96,8 @@ struct Stream {
     closed: bool,
     /// What proves it whole and follows that is held back in `tail` until the end is known.
     holds_end: bool,
+    /// Its errors may be in a gateway's own words.
+    of_gateway: bool,
     tail: Vec<u8>,
     events: u64,
     malformed: u64,
@@ -104,7 +115,7 @@ impl Attempt {
     pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
         let timers = AttemptTimers::new(now, limits);
         let (reply, usage) = (Reply::Awaited, Usage::default());
-        Self { id, target, exchange: None, job: None, timers, ticket: None, proxied: false, reply, usage }
+        Self { id, target, exchange: None, job: None, timers, ticket: None, voice: Voice::Server, reply, usage }
     }
 
     /// An attempt that follows a job.
@@ -148,7 +159,7 @@ impl Attempt {
             return Err(Failure::Invalid("a status that HTTP does not have"));
         }
         if !(200..300).contains(&head.status) {
-            if !Failure::is_refusal(head.status) && !self.proxied {
+            if !Failure::is_refusal(head.status) && self.voice == Voice::Server {
                 return Err(Failure::Status { head, body: None });
             }
             // What explains a failure that is none of the request's is not waited for as an answer is.
@@ -159,7 +170,7 @@ impl Attempt {
             self.reply = Reply::Refused { head, body: Vec::new() };
             return Ok(());
         }
-        if self.proxied && head.status == 204 {
+        if self.voice == Voice::Proxy && head.status == 204 {
             return Err(Failure::Status { head, body: None });
         }
         let may_be_text = ask.api.takes_form() || ask.api.dialect() == Dialect::Whole;
@@ -167,7 +178,7 @@ impl Attempt {
             true => media_type == "text/event-stream",
             false => is_json(&media_type) || may_be_text && media_type != "text/html",
         };
-        if self.proxied && !wanted {
+        if self.voice == Voice::Proxy && !wanted {
             self.reply = Reply::Refused { head, body: Vec::new() };
             return Ok(());
         }
@@ -183,6 +194,7 @@ impl Attempt {
                 shown: false,
                 closed: false,
                 holds_end: false,
+                of_gateway: self.voice == Voice::Gateway,
                 tail: Vec::new(),
                 events: 0,
                 malformed: 0,
@@ -273,8 +285,8 @@ impl Attempt {
                         Flaw::Cut => Failure::Cut,
                         Flaw::Empty => Failure::Invalid("JSON without a finished choice in it"),
                         Flaw::Error(error) => {
-                            let said = if self.proxied { runpod::said(head, body) } else { None };
-                            said.unwrap_or(Failure::InBand(error))
+                            let said = (self.voice == Voice::Proxy).then(|| runpod::said(head, body));
+                            said.flatten().unwrap_or(Failure::InBand(error))
                         }
                     })?;
                 } else if body.is_empty() {
@@ -332,6 +344,11 @@ impl Attempt {
         }
     }
 
+    /// Whether it has shown life without content: a gateway that has begun its answer works on it.
+    pub(super) const fn is_alive(&self) -> bool {
+        matches!((self.voice, &self.reply), (Voice::Gateway, Reply::Stream(_)))
+    }
+
     /// Whether the answer is a stream that has proved itself whole, even if its end is missing. That
     /// of a job has not: only the job's end tells whether outputs of it were lost.
     pub(super) fn is_whole(&self) -> bool {
@@ -385,7 +402,11 @@ impl Stream {
                     }
                 }
                 Seen::Malformed => self.malformed = self.malformed.saturating_add(1),
-                Seen::Error(error) => return Err(Failure::InBand(error)),
+                Seen::Error(error) => {
+                    let own =
+                        block.fields().filter(|_| self.of_gateway).and_then(|fields| fairlead::event(&fields.data));
+                    return Err(own.unwrap_or(Failure::InBand(error)));
+                }
                 Seen::Done if !self.proof.is_whole() => return Err(Failure::Cut),
                 Seen::Done if holds => {
                     self.tail.extend_from_slice(block.bytes);

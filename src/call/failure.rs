@@ -1,12 +1,13 @@
 //! What follows when an attempt has failed: another one, or the client's answer.
 
-use super::{Call, Emit, Output, choice::Plan};
+use super::{Call, Emit, Output, attempt::Voice, choice::Plan};
 use crate::{
-    classify::{Failure, JobFailure, Verdict},
+    classify::{Failure, JobFailure, Told, Verdict},
     config::OnDeadline,
     event::Event,
+    message::Headers,
     native,
-    provider::{runpod, vllm},
+    provider::{fairlead, runpod, vllm},
     time::Instant,
 };
 
@@ -67,12 +68,15 @@ impl Call {
 
     /// A failure as what it is without a job or a proxy around it.
     fn plain(&self, id: u32, failure: Failure) -> Failure {
-        let proxied = self.attempts.iter().any(|attempt| attempt.id == id && attempt.proxied);
+        let voice = self.attempts.iter().find(|attempt| attempt.id == id).map(|attempt| attempt.voice);
         match failure {
             Failure::Job(failure) if self.order.ask.errand.is_some() => Failure::Job(failure.as_told()),
             Failure::Job(failure) => failure.unwrapped(),
-            failure if proxied => runpod::refusal(failure),
-            failure => failure,
+            failure => match voice {
+                Some(Voice::Proxy) => runpod::refusal(failure),
+                Some(Voice::Gateway) => fairlead::refusal(failure),
+                Some(Voice::Server) | None => failure,
+            },
         }
     }
 
@@ -86,17 +90,30 @@ impl Call {
             Failure::Job(JobFailure::Unknown) => self.fail(now, &native::not_found()),
             // The endpoint's own answer to the caller's own mistake.
             Failure::Status { head, body: Some(body) } if !self.committed && Failure::is_refusal(head.status) => {
-                let mut headers = vllm::returned(&head.headers);
-                headers.set("x-should-retry", "false");
-                self.commit(now, head.status, headers);
-                self.emit(now, Emit::Bytes(body.clone()));
+                self.pass_on(now, head.status, vllm::returned(&head.headers), body);
                 self.end(now, true, &format!("upstream_{}", head.status), None);
+            }
+            Failure::Told(told)
+                if let Told { error, answer: Some((head, body)) } = &**told
+                    && !self.committed =>
+            {
+                self.pass_on(now, head.status, fairlead::returned(&head.headers), body);
+                self.end(now, true, error.code.as_str(), error.param.clone());
             }
             failure => {
                 let error = self.story().error(failure, now);
                 self.fail(now, &error);
             }
         }
+    }
+
+    /// An endpoint's own answer goes to the caller as it is.
+    fn pass_on(&mut self, now: Instant, status: u16, mut headers: Headers, body: &[u8]) {
+        if headers.get("x-should-retry").is_none() {
+            headers.set("x-should-retry", "false");
+        }
+        self.commit(now, status, headers);
+        self.emit(now, Emit::Bytes(body.to_vec()));
     }
 
     fn tell_failure(&mut self, attempt: u32, failure: &Failure, then: &'static str, wait_ms: u64) {

@@ -6,12 +6,15 @@ use crate::{
     settings::{Endpoint, Target},
 };
 
+/// The policy that a caller asks for: a word between callers and gateways, which no other server gets.
+pub(super) const POLICY: &str = "x-fairlead-policy";
+
 /// The request for one attempt: the caller's bytes with the target's model in them.
 ///
 /// The id goes out as `<id>-<attempt>`, because before 0.14 vLLM's engine could break when an id
 /// came twice at a time (vllm#10583), and because it tells attempts apart in the server's log.
 pub fn request(ask: &Ask, target: &Target, request_id: &str, attempt: u32) -> Request {
-    let mut headers = ask.headers.clone();
+    let mut headers: Headers = ask.headers.iter().filter(|(name, _)| *name != POLICY).collect();
     if headers.get("content-type").is_none() {
         headers.set("content-type", "application/json");
     }

@@ -105,13 +105,13 @@ impl Check<'_> {
         let max_concurrency =
             config.max_concurrency.map(|most| self.bounded(path, "max_concurrency", Some(most), 1, 1, 1_000_000));
         if config.provider.is_none() {
-            self.mistake(format!("{path}.provider"), "is missing: `vllm` or `runpod`");
+            self.mistake(format!("{path}.provider"), "is missing: `vllm`, `runpod` or `fairlead`");
         }
         let max_execution_ms =
             self.bounded(path, "max_execution_ms", config.max_execution_ms, 600_000, 5000, LONGEST_JOB);
         let max_ttl_ms = self.bounded(path, "max_ttl_ms", config.max_ttl_ms, 3_600_000, 10_000, LONGEST_JOB);
         let max_subrequests = self.bounded(path, "max_subrequests", config.max_subrequests, 1000, 10, 10_000);
-        if config.provider == Some(Provider::Vllm) {
+        if config.provider.is_some_and(|provider| provider != Provider::Runpod) {
             for (field, set) in [
                 ("mode", config.mode.is_some()),
                 ("native", config.native == Some(true)),
@@ -138,7 +138,7 @@ impl Check<'_> {
         }
         let (Some(provider), Ok(base_url)) = (config.provider, base_url) else { return None };
         let (root, prefix) = match (provider, config.mode.unwrap_or_default()) {
-            (Provider::Vllm, _) => match base_url.strip_suffix("/v1") {
+            (Provider::Vllm | Provider::Fairlead, _) => match base_url.strip_suffix("/v1") {
                 Some(root) => (root, "/v1"),
                 None => (base_url, ""),
             },

@@ -228,6 +228,8 @@ fn every_kind_of_endpoint_gets_its_own_addresses() {
     assert_eq!(vllm("https://gpu.example.com/v1/"), "https://gpu.example.com /v1");
     assert_eq!(vllm("http://10.0.0.7:8000/v1"), "http://10.0.0.7:8000 /v1");
     assert_eq!(vllm("https://gateway.example.com/openai"), "https://gateway.example.com/openai ");
+    let gateway = json!({ "provider": "fairlead", "base_url": "https://llm.example.com/v1" });
+    assert_eq!(root(gateway), "https://llm.example.com /v1");
     let runpod = |mode: &str, url: &str| root(json!({ "provider": "runpod", "mode": mode, "base_url": url }));
     assert_eq!(runpod("openai", "https://api.runpod.ai/v2/id"), "https://api.runpod.ai/v2/id /openai/v1");
     assert_eq!(runpod("load_balancer", "https://id.api.runpod.ai"), "https://id.api.runpod.ai /v1");

@@ -41,6 +41,7 @@ mod event_stream;
 mod faults;
 mod fleet;
 mod framing;
+mod gateway;
 mod jobs;
 mod native;
 mod pushback;

@@ -1,7 +1,7 @@
 //! A host in virtual time: its clock jumps to the next moment that anybody waits for.
 //!
 //! A [`World`] holds what will happen: the `CONFIG` (endpoints `a`, `b` and `c`, the last on RunPod,
-//! and `d`, whose jobs a [`Runpod`] simulates, of which those with a script are the targets of the
+//! `d`, whose jobs a [`Runpod`] simulates, and `e`, a gateway of our own, of which those with a script are the targets of the
 //! model `m`, in the order they were named), a script per request that an endpoint gets, and how the
 //! client behaves. [`World::run`] takes one request the whole way that a host does: read `CONFIG`,
 //! admit, read the request, plan, `open`, `Body::next`, `Body::deliver`. [`World::visit`] does so
@@ -284,6 +284,7 @@ impl World {
                 "api_key_secret": "KEY_C"
             },
             self.jobs_endpoint(),
+            { "name": "e", "provider": "fairlead", "base_url": "https://e.hush.example/v1", "api_key_secret": "KEY_E" },
         ]);
         for endpoint in endpoints.as_array_mut().into_iter().flatten() {
             let name = endpoint["name"].as_str().expect("a name");
