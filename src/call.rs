@@ -30,7 +30,7 @@ use crate::{
     explain::Story,
     fleet::Fleet,
     load::POLL_MS,
-    message::{Request, ResponseHead},
+    message::{Barrier, Request, ResponseHead},
     policy::Policy,
     provider::{fairlead, vllm},
     rng::Rng,
@@ -72,6 +72,13 @@ pub enum Input<'a> {
     Failed {
         /// Which exchange.
         exchange: u32,
+    },
+    /// The platform stands between a request and its answer.
+    Barred {
+        /// Which exchange.
+        exchange: u32,
+        /// How.
+        barrier: Barrier,
     },
     /// Time has passed.
     Timeout,
@@ -266,7 +273,8 @@ impl Call {
             Input::Head { exchange, .. }
             | Input::Chunk { exchange, .. }
             | Input::End { exchange }
-            | Input::Failed { exchange } => self.on_response(now, exchange, input),
+            | Input::Failed { exchange }
+            | Input::Barred { exchange, .. } => self.on_response(now, exchange, input),
             Input::Timeout => self.on_timeout(now),
             Input::ClientGone => self.end(now, true, "client_gone", None),
         }
@@ -283,6 +291,7 @@ impl Call {
             Input::Chunk { bytes, .. } if self.piped => self.on_piped(now, id, bytes),
             Input::Chunk { bytes, .. } => self.go_on(now, id, |attempt, _, out| attempt.on_chunk(now, bytes, out)),
             Input::End { .. } => self.finish(now, id, Attempt::on_end),
+            Input::Barred { barrier, .. } => self.finish(now, id, |attempt, _, out| attempt.on_barred(barrier, out)),
             _ => self.finish(now, id, |attempt, _, out| attempt.on_broken(out)),
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     deadline::Timer,
     error::{Code, Error},
-    message::{Headers, ResponseHead},
+    message::{Barrier, Headers, ResponseHead},
     stream::InBand,
     time::{Instant, positive_ms},
 };
@@ -33,6 +33,8 @@ pub enum Failure {
     Job(JobFailure),
     /// A gateway of our own says why it failed.
     Told(Box<Told>),
+    /// The platform did not let the request out, or keeps its answer from us.
+    Barred(Barrier),
 }
 
 /// What a gateway of our own says of its failure: words that were made for the caller.
@@ -101,7 +103,7 @@ pub enum Verdict {
     NextTarget,
     /// Only an endpoint that is asked for another model.
     OtherModel,
-    /// The request itself is at fault: nobody.
+    /// Nobody: the request itself is at fault, or nothing gets out of here.
     Fatal,
 }
 
@@ -118,6 +120,10 @@ impl Failure {
             Self::Invalid(_) => RETRY,
             Self::InBand(error) => error.status.map_or(RETRY, |status| by_status(status, None)),
             Self::Job(failure) => failure.verdict(now),
+            // No other endpoint is any nearer.
+            Self::Barred(Barrier::Offline) => Verdict::Fatal,
+            // Most often a refused key: the answer that says so is the one that cannot be seen.
+            Self::Barred(Barrier::Cors) => Verdict::NextTarget,
             Self::Status { head, body } => by_answer(head, body.as_deref(), now),
             Self::Told(told) => match &told.answer {
                 Some((head, body)) => by_answer(head, Some(body), now),
@@ -145,6 +151,7 @@ impl Failure {
             Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Cut => true,
             Self::Status { head, .. } => faulty(head.status, Some(head)),
             Self::InBand(error) => error.status.is_none_or(|status| faulty(status, None)),
+            Self::Barred(_) => false,
             // Whoever tells of others' failures is well.
             Self::Told(told) => matches!(told.error.code, Code::Internal | Code::ConfigInvalid),
             Self::Job(failure) => match failure {
@@ -175,7 +182,7 @@ impl Failure {
             }
             Self::Job(JobFailure::WorkerLost) => true,
             Self::Told(told) => matches!(told.error.code, Code::StreamInterrupted | Code::Internal),
-            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Job(_) => false,
+            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Job(_) | Self::Barred(_) => false,
         }
     }
 
@@ -191,6 +198,7 @@ impl Failure {
             Self::Cut => "cut".to_owned(),
             Self::Job(failure) => failure.reason().to_owned(),
             Self::Told(told) => told.error.code.as_str().to_owned(),
+            Self::Barred(barrier) => barrier.as_str().to_owned(),
         }
     }
 }

@@ -267,6 +267,10 @@ impl<R: Runtime> Body<R> {
                 self.exchanges.retain(|(id, _)| *id != exchange);
                 self.call.handle_input(now, Input::Failed { exchange });
             }
+            Received::Barred(barrier) => {
+                self.exchanges.retain(|(id, _)| *id != exchange);
+                self.call.handle_input(now, Input::Barred { exchange, barrier });
+            }
         }
     }
 

@@ -20,8 +20,8 @@ pub enum Event {
         attempt: u32,
         /// The endpoint's name.
         endpoint: String,
-        /// Why: a timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`, or the code that a
-        /// gateway behind this one has told.
+        /// Why: a timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`, `offline`,
+        /// `cors`, or the code that a gateway behind this one has told.
         reason: String,
         /// `retry`, `failover`, or `line` where it waits for a place; or why not: `attempts_spent`, `nobody_left`, `no_time_left`,
         /// `budget_spent`, `circuit_open`, `no_room`, `content_shown`, `another_attempt_runs`.

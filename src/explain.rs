@@ -4,6 +4,7 @@ use crate::{
     classify::{Failure, JobFailure, retry_after},
     deadline::Limits,
     error::{Code, Error},
+    message::Barrier,
     stream::InBand,
     time::Instant,
 };
@@ -87,6 +88,7 @@ impl Story<'_> {
             ),
             Failure::Job(failure) => self.job_error(failure),
             Failure::Told(told) => return told.error.clone(),
+            Failure::Barred(barrier) => return self.barred(*barrier),
             Failure::Status { head, .. } => return self.status_error(head.status, retry_after(&head.headers, now)),
         };
         Error::new(code, format!("{what} {} {advice}", self.tried()))
@@ -201,6 +203,23 @@ impl Story<'_> {
             self.tried()
         );
         Error::new(Code::DeadlineExceeded, message)
+    }
+
+    /// What the platform did.
+    fn barred(&self, barrier: Barrier) -> Error {
+        let endpoint = self.endpoint;
+        let (what, advice) = match barrier {
+            Barrier::Offline => (
+                format!("This device is offline: there was no way to endpoint `{endpoint}`, or to any other."),
+                "Ask again when it has a network.",
+            ),
+            Barrier::Cors => (
+                format!("The browser keeps the answer of endpoint `{endpoint}` from this page."),
+                "Either the server's CORS does not allow the page's origin: add it to `--allowed-origins` of vLLM, or to `cors.origins` of a Fairlead gateway. Or it answered an error that has no CORS fields, as vLLM's 401 for a wrong key and a proxy's 502 have none: check the key, and ask from outside a browser.",
+            ),
+        };
+        let code = if self.shown { Code::StreamInterrupted } else { Code::UpstreamUnreachable };
+        Error::new(code, format!("{what} {} {advice}", self.tried())).with_param(barrier.as_str())
     }
 
     fn status_error(&self, status: u16, retry_after_ms: Option<u64>) -> Error {

@@ -97,6 +97,25 @@ impl ResponseHead {
     }
 }
 
+/// What of the platform's own kept a request from its endpoint, or the answer from us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// This device has no network.
+    Offline,
+    /// The browser lets this page not see the answer: it does not say that the page's origin may.
+    Cors,
+}
+
+impl Barrier {
+    /// The name in `error.param` and in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Cors => "cors",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 
 use crate::{
     event::Event,
-    message::{Request, ResponseHead},
+    message::{Barrier, Request, ResponseHead},
     settings::Endpoint,
     time::Instant,
 };
@@ -91,12 +91,12 @@ impl Chunk for std::rc::Rc<[u8]> {
 pub trait Exchange {
     /// Bytes of the body.
     type Chunk;
-    /// The next thing that comes. Not polled again behind [`Received::End`] or
-    /// [`Received::Failed`].
+    /// The next thing that comes. Not polled again behind [`Received::End`], [`Received::Failed`] or
+    /// [`Received::Barred`].
     fn poll_received(&mut self, context: &mut Context<'_>) -> Poll<Received<Self::Chunk>>;
 }
 
-/// What comes from an exchange: a head, chunks, and an end, or a failure at any point.
+/// What comes from an exchange: a head, chunks, and an end, or a failure or a barrier at any point.
 #[derive(Debug)]
 pub enum Received<C> {
     /// Status and fields.
@@ -107,4 +107,7 @@ pub enum Received<C> {
     End,
     /// No connection, or it broke.
     Failed,
+    /// The platform did not let the request out, or keeps its answer from us. A device without a network has
+    /// waited for it to come back before it says so: nothing is tried again.
+    Barred(Barrier),
 }

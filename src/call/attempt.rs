@@ -7,7 +7,7 @@ use crate::{
     classify::{Failure, JobFailure},
     deadline::{AttemptTimers, Limits, Timer},
     jobs::Op,
-    message::{Headers, ResponseHead},
+    message::{Barrier, Headers, ResponseHead},
     provider::{fairlead, runpod},
     sse::Decoder,
     stream::{Flaw, Proof, Seen, Usage, check_answer},
@@ -307,6 +307,14 @@ impl Attempt {
             Reply::Whole { .. } => Err(Failure::Cut),
             Reply::Stream(stream) => stream.finish(out),
         }
+    }
+
+    /// The platform stands between the endpoint and us. What has come by then is worth what it would be otherwise.
+    pub(super) fn on_barred(&mut self, barrier: Barrier, out: &mut Vec<Emit>) -> Result<(), Failure> {
+        self.on_broken(out).map_err(|failure| match failure {
+            Failure::Unreachable | Failure::Cut => Failure::Barred(barrier),
+            failure => failure,
+        })
     }
 
     /// A timer ran out. A refusal remains one when the rest of its explanation does not come.

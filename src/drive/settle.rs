@@ -104,7 +104,7 @@ async fn whole<R: Runtime>(
                 let head = head?;
                 return head.length_fits(body.len()).then_some((head, body));
             }
-            Some(Received::Failed) => return None,
+            Some(Received::Failed | Received::Barred(_)) => return None,
             // A timer may fire early.
             None if runtime.now() < until => sleep.set(runtime.sleep(runtime.now().until(until))),
             None => return None,

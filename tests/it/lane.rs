@@ -40,7 +40,7 @@ pub async fn carry(host: &Host, body: &RefCell<Body<Host>>, takes: Takes, record
             let chunk: Rc<[u8]> = match received.await {
                 Received::Chunk(chunk) => chunk,
                 Received::End => return Left::Ended,
-                Received::Failed | Received::Head(_) => return Left::ReadFailed,
+                Received::Failed | Received::Barred(_) | Received::Head(_) => return Left::ReadFailed,
             };
             if !body.borrow_mut().look(host.now(), Rc::clone(&chunk), waited_ms.take()) {
                 return Left::ForNow;

@@ -29,6 +29,7 @@ mod wire;
 mod world;
 
 mod access;
+mod barriers;
 mod bounds;
 mod breaker;
 mod budget;

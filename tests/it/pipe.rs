@@ -53,7 +53,7 @@ impl Flow {
                     self.untaken.push_back(bytes);
                 }
                 Received::End => self.ended = Some(false),
-                Received::Failed => self.ended = Some(true),
+                Received::Failed | Received::Barred(_) => self.ended = Some(true),
                 Received::Head(_) => {}
             }
         }

@@ -1,12 +1,12 @@
 //! What a scripted endpoint does with one request. Scripts are concatenated from the parts below:
 //! `[opened(), role(), says("Yes"), wait(5), reset()].concat()`.
 
-use fairlead_core::message::{Headers, ResponseHead};
+use fairlead_core::message::{Barrier, Headers, ResponseHead};
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// One answer, step by step. What ends in neither [`Step::End`] nor [`Step::Reset`] keeps silent
-/// for ever.
+/// One answer, step by step. What ends in none of [`Step::End`], [`Step::Reset`] and
+/// [`Step::Barred`] keeps silent for ever.
 pub type Script = Vec<Step>;
 
 /// One thing that an endpoint does.
@@ -24,6 +24,8 @@ pub enum Step {
     End,
     /// The connection is refused, or breaks.
     Reset,
+    /// The platform lets nothing out, or nothing in.
+    Barred(Barrier),
 }
 
 /// A pause.
@@ -64,6 +66,11 @@ pub fn times(count: usize, steps: Script) -> Script {
 /// A broken connection.
 pub fn reset() -> Script {
     vec![Step::Reset]
+}
+
+/// The platform stands in the way.
+pub fn barred(barrier: Barrier) -> Script {
+    vec![Step::Barred(barrier)]
 }
 
 /// An event with this payload.

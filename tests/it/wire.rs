@@ -62,6 +62,7 @@ impl Steps {
             Some(Step::Chunk(bytes)) => Received::Chunk(bytes),
             Some(Step::End) => Received::End,
             Some(Step::Reset) => Received::Failed,
+            Some(Step::Barred(barrier)) => Received::Barred(barrier),
             Some(Step::Wait(_)) | None => return Poll::Pending,
         })
     }
@@ -116,7 +117,7 @@ impl Exchange for Wire {
         match &received {
             Received::Head(head) => sent.head = Some(head.clone()),
             Received::Chunk(bytes) => sent.chunks.push(Rc::clone(bytes)),
-            Received::End | Received::Failed => sent.over_at = Some(now),
+            Received::End | Received::Failed | Received::Barred(_) => sent.over_at = Some(now),
         }
         Poll::Ready(received)
     }

@@ -82,6 +82,8 @@ fn whatever_happens_every_call_keeps_its_promises() {
         "circuit_open",
         "breaker opened",
         "breaker closed",
+        "offline",
+        "cors",
         "native ok",
         "native client_gone",
         "native deadline_exceeded",
@@ -150,12 +152,18 @@ fn run(seeds: Range<u64>) -> Result<Tally, (u64, Broken)> {
                 let native =
                     record.piped.iter().filter(|pieces| !pieces.is_empty()).map(|_| format!("native {outcome}"));
                 let faults = call.faults().map(|fault| format!("fault {fault}"));
+                let barriers = record.events.iter().filter_map(|(_, event)| match event {
+                    Event::AttemptFailed { reason, .. } if matches!(&**reason, "offline" | "cors") => {
+                        Some(reason.clone())
+                    }
+                    _ => None,
+                });
                 let breakers = record.events.iter().filter_map(|(_, event)| match event {
                     Event::BreakerOpened { .. } => Some("breaker opened".to_owned()),
                     Event::BreakerClosed { .. } => Some("breaker closed".to_owned()),
                     _ => None,
                 });
-                for name in faults.chain(native).chain(breakers).chain([outcome.to_owned()]) {
+                for name in faults.chain(native).chain(barriers).chain(breakers).chain([outcome.to_owned()]) {
                     *tally.entry(name).or_default() += 1;
                 }
             };

@@ -6,6 +6,7 @@ use super::{
     choices::Dice,
 };
 use crate::{captures::capture, script::*};
+use fairlead_core::message::Barrier;
 use std::fmt;
 
 /// One answer to one request.
@@ -98,6 +99,8 @@ impl Behaviour {
 
 fn script(dice: &mut Dice, asked: Asked, fault: &str) -> Script {
     match fault {
+        // A browser's page cannot tell its own network's failures from the endpoint's.
+        "reset" if dice.one_in(4) => barred(dice.pick(&[Barrier::Offline, Barrier::Cors])),
         "reset" => reset(),
         "close" => end(),
         "hang" => vec![],
@@ -402,13 +405,14 @@ impl fmt::Display for Behaviour {
                 [Step::ForEver(ms, bytes)] => write!(f, " every {ms} ms {}", text(bytes, 60))?,
                 [Step::End] => write!(f, " end")?,
                 [Step::Reset] => write!(f, " reset")?,
+                [Step::Barred(barrier)] => write!(f, " {}", barrier.as_str())?,
                 [Step::Chunk(bytes)] => write!(f, " {},", text(bytes, 120))?,
                 chunks => write!(f, " {} in {} chunks,", text(&body_of(&chunks.to_vec()), 600), chunks.len())?,
             }
         }
         match self.script.last() {
             _ if steps.len() > 20 => write!(f, " … ({} steps)", steps.len()),
-            Some(Step::End | Step::Reset | Step::ForEver(..)) => Ok(()),
+            Some(Step::End | Step::Reset | Step::Barred(_) | Step::ForEver(..)) => Ok(()),
             _ => write!(f, " silence"),
         }
     }
