@@ -2,7 +2,7 @@
 
 use crate::message::{SEPARATOR, join, split};
 use fairlead_core::{
-    message::{Request, ResponseHead},
+    message::{Barrier, Request, ResponseHead},
     runtime::{Chunk, Exchange, Received},
 };
 use js_sys::{Array, Promise, Uint8Array};
@@ -131,7 +131,12 @@ impl Exchange for Fetch {
                     }
                     return Poll::Ready(Received::Head(head));
                 }
-                Err(_) => Received::Failed,
+                Err(reason) => match reason.as_string().as_deref() {
+                    // What a page can know; `ts/network.ts` says so in these words.
+                    Some("offline") => Received::Barred(Barrier::Offline),
+                    Some("blocked") => Received::Barred(Barrier::Cors),
+                    _ => Received::Failed,
+                },
             },
             State::Open(read) => {
                 let pending = read.get_or_insert_with(|| JsFuture::from(self.exchange.read()));
