@@ -172,7 +172,7 @@ export class Calls {
       try {
         this.#made = { core: instance.create(this.#setup.config, this.#host), instance };
       } catch (error) {
-        throw inWords(error);
+        throw inWords(error, this.#setup.baseURL !== undefined);
       }
     }
     return this.#made;

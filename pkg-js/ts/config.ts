@@ -74,10 +74,10 @@ export function checkCall(options: CallOptions): void {
 }
 
 /** What the core complains of in a config, in the words of the options; anything else as it is. */
-export function inWords(error: unknown): unknown {
+export function inWords(error: unknown, isGateway: boolean): unknown {
   try {
     const mistakes = JSON.parse((error as Error).message) as { path: string; message: string }[];
-    const path = (text: string) => text.replace(/[a-z0-9]+(?:_[a-z0-9]+)+/g, (field) => option(field) ?? camel(field));
+    const path = (text: string) => (isGateway ? text.replace(/^endpoints\[0\]\./, '') : text).replace(/[a-z0-9]+(?:_[a-z0-9]+)+/g, (field) => option(field) ?? camel(field));
     return new TypeError(mistakes.map((mistake) => `${path(mistake.path)} ${mistake.message}`).join('\n'), { cause: error });
   } catch {
     return error;
