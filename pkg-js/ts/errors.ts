@@ -169,7 +169,7 @@ export interface Circumstances extends Omit<ErrorFields, 'code' | 'type' | 'para
 export function errorOf(body: unknown, { reword, ...known }: Circumstances): FairleadError {
   const { message, type, param, code } = tell(body);
   const word = typeof code === 'string' && code ? code : undefined;
-  const ours = word === undefined ? undefined : CODES[word];
+  const ours = word !== undefined && Object.hasOwn(CODES, word) ? CODES[word] : undefined;
   const status = known.status ?? ours?.[0] ?? (typeof code === 'number' && code >= 400 && code < 600 ? code : 500);
   const [, Class, retryable] = ours ?? CODES[codeOf(status)] ?? [404, NotFoundError, false];
   const said = message ?? `HTTP ${status} without an explanation.`;
