@@ -121,43 +121,77 @@ pub struct AttemptTimers {
 #[derive(Debug)]
 enum Phase {
     /// A job waits for a worker.
-    Queued { since: Instant },
+    Queued(Silence),
     /// A job can only be waited for.
     Unseen,
-    /// Since this moment, nothing has come.
-    Sent { at: Instant },
+    /// Nothing has come.
+    Sent(Silence),
     /// Headers have come, content has not.
-    Opened { since: Instant },
+    Opened(Silence),
     /// The body of an answer that does not stream is coming.
-    Body { last_byte: Instant },
-    /// Content is coming.
-    Flowing { last_byte: Instant, last_content: Instant },
+    Body(Silence),
+    /// Content is coming: nothing since the last byte, and no content since the last of it.
+    Flowing { bytes: Silence, content: Silence },
     /// The answer is whole; only its end is missing.
     Finished { at: Instant },
+}
+
+/// The time in which something has not come.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    since: Instant,
+    /// Nobody could listen for a while: it does not last too long before then. Given once in a silence, or one in a
+    /// page that is woken once a minute would never end.
+    grace: Option<Instant>,
+}
+
+/// After a time in which nobody listened, what has come meanwhile gets so long to be heard.
+const LISTENING_MS: u64 = 5000;
+
+impl Silence {
+    const fn since(since: Instant) -> Self {
+        Self { since, grace: None }
+    }
+
+    /// When it has lasted for so long.
+    fn until(self, limit_ms: u64) -> Instant {
+        self.since.after(limit_ms).max(self.grace.unwrap_or_default())
+    }
+
+    /// For so long up to now nobody listened. No silence begins in times to come.
+    fn shift(&mut self, now: Instant, ms: u64) {
+        self.since = self.since.after(ms).min(now).max(self.since);
+    }
+
+    fn forgive(&mut self, now: Instant, limit_ms: u64) {
+        if self.grace.is_none() && self.until(limit_ms) <= now {
+            self.grace = Some(now.after(limit_ms.min(LISTENING_MS)));
+        }
+    }
 }
 
 impl AttemptTimers {
     /// The timers of an attempt that goes out now.
     pub const fn new(now: Instant, limits: Limits) -> Self {
-        Self { limits, phase: Phase::Sent { at: now } }
+        Self { limits, phase: Phase::Sent(Silence::since(now)) }
     }
 
     /// The timers of an attempt whose job is queued now.
     pub const fn queued(now: Instant, limits: Limits) -> Self {
-        Self { limits, phase: Phase::Queued { since: now } }
+        Self { limits, phase: Phase::Queued(Silence::since(now)) }
     }
 
     /// A worker has the job: its time to the first token runs from here.
     pub const fn on_started(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Queued { .. }) {
-            self.phase = Phase::Sent { at: now };
+        if matches!(self.phase, Phase::Queued(_)) {
+            self.phase = Phase::Sent(Silence::since(now));
         }
     }
 
     /// It is back in the queue.
     pub const fn on_queued(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Sent { .. }) {
-            self.phase = Phase::Queued { since: now };
+        if matches!(self.phase, Phase::Sent(_)) {
+            self.phase = Phase::Queued(Silence::since(now));
         }
     }
 
@@ -169,34 +203,30 @@ impl AttemptTimers {
     /// Headers have come.
     pub const fn on_head(&mut self, now: Instant) {
         self.phase = match self.phase {
-            Phase::Sent { at } | Phase::Queued { since: at } if self.limits.streamed => {
-                Phase::Opened { since: if self.limits.any_byte { now } else { at } }
+            Phase::Sent(Silence { since, .. }) | Phase::Queued(Silence { since, .. }) if self.limits.streamed => {
+                Phase::Opened(Silence::since(if self.limits.any_byte { now } else { since }))
             }
-            _ => Phase::Body { last_byte: now },
+            _ => Phase::Body(Silence::since(now)),
         };
     }
 
     /// An answer has come that is read to its end before it is looked at.
     pub const fn on_body(&mut self, now: Instant) {
-        self.phase = Phase::Body { last_byte: now };
+        self.phase = Phase::Body(Silence::since(now));
     }
 
     /// Bytes have come.
     pub const fn on_bytes(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Body { last_byte } | Phase::Flowing { last_byte, .. } => *last_byte = now,
-            Phase::Opened { since } if self.limits.any_byte => *since = now,
-            Phase::Queued { .. }
-            | Phase::Unseen
-            | Phase::Sent { .. }
-            | Phase::Opened { .. }
-            | Phase::Finished { .. } => {}
+            Phase::Body(bytes) | Phase::Flowing { bytes, .. } => *bytes = Silence::since(now),
+            Phase::Opened(bytes) if self.limits.any_byte => *bytes = Silence::since(now),
+            Phase::Queued(_) | Phase::Unseen | Phase::Sent(_) | Phase::Opened(_) | Phase::Finished { .. } => {}
         }
     }
 
     /// Content has come.
     pub const fn on_content(&mut self, now: Instant) {
-        self.phase = Phase::Flowing { last_byte: now, last_content: now };
+        self.phase = Phase::Flowing { bytes: Silence::since(now), content: Silence::since(now) };
     }
 
     /// The answer is whole.
@@ -206,21 +236,35 @@ impl AttemptTimers {
         }
     }
 
-    /// Nothing was read for this long, because the client was slow: that is not the endpoint's
-    /// silence.
-    pub const fn shift(&mut self, ms: u64) {
+    /// Nothing was read for this long up to now, because the client was slow or the host asleep: that is not the
+    /// endpoint's silence.
+    pub fn shift(&mut self, now: Instant, ms: u64) {
         match &mut self.phase {
             Phase::Unseen => {}
-            Phase::Queued { since: at }
-            | Phase::Sent { at }
-            | Phase::Opened { since: at }
-            | Phase::Body { last_byte: at }
-            | Phase::Finished { at } => {
-                *at = at.after(ms);
+            Phase::Finished { at } => *at = at.after(ms),
+            Phase::Queued(silence) | Phase::Sent(silence) | Phase::Opened(silence) | Phase::Body(silence) => {
+                silence.shift(now, ms);
             }
-            Phase::Flowing { last_byte, last_content } => {
-                *last_byte = last_byte.after(ms);
-                *last_content = last_content.after(ms);
+            Phase::Flowing { bytes, content } => {
+                bytes.shift(now, ms);
+                content.shift(now, ms);
+            }
+        }
+    }
+
+    /// Until now nobody could listen. What would have run out meanwhile runs out a moment later, if it has not had
+    /// that moment already; and whatever feeds a timer ends its silence, and gives it another.
+    pub fn forgive(&mut self, now: Instant) {
+        let Limits { headers_ms, first_token_ms, idle_ms, progress_ms, queue_ms, .. } = self.limits;
+        match &mut self.phase {
+            Phase::Unseen | Phase::Finished { .. } => {}
+            Phase::Queued(silence) => silence.forgive(now, queue_ms),
+            Phase::Sent(silence) => silence.forgive(now, headers_ms.min(first_token_ms)),
+            Phase::Opened(silence) => silence.forgive(now, first_token_ms),
+            Phase::Body(silence) => silence.forgive(now, idle_ms),
+            Phase::Flowing { bytes, content } => {
+                bytes.forgive(now, idle_ms);
+                content.forgive(now, progress_ms);
             }
         }
     }
@@ -230,19 +274,19 @@ impl AttemptTimers {
         let Limits { streamed, headers_ms, first_token_ms, idle_ms, progress_ms, queue_ms, .. } = self.limits;
         let earlier = |a: (Instant, Option<Timer>), b: (Instant, Option<Timer>)| if b.0 < a.0 { b } else { a };
         match self.phase {
-            Phase::Queued { since } => Some((since.after(queue_ms), Some(Timer::Queue))),
+            Phase::Queued(silence) => Some((silence.until(queue_ms), Some(Timer::Queue))),
             Phase::Unseen => None,
-            Phase::Sent { at } => streamed.then(|| {
+            Phase::Sent(silence) => streamed.then(|| {
                 earlier(
-                    (at.after(headers_ms), Some(Timer::Headers)),
-                    (at.after(first_token_ms), Some(Timer::FirstToken)),
+                    (silence.until(headers_ms), Some(Timer::Headers)),
+                    (silence.until(first_token_ms), Some(Timer::FirstToken)),
                 )
             }),
-            Phase::Opened { since } => Some((since.after(first_token_ms), Some(Timer::FirstToken))),
-            Phase::Body { last_byte } => Some((last_byte.after(idle_ms), Some(Timer::Idle))),
-            Phase::Flowing { last_byte, last_content } => Some(earlier(
-                (last_byte.after(idle_ms), Some(Timer::Idle)),
-                (last_content.after(progress_ms), Some(Timer::Progress)),
+            Phase::Opened(silence) => Some((silence.until(first_token_ms), Some(Timer::FirstToken))),
+            Phase::Body(silence) => Some((silence.until(idle_ms), Some(Timer::Idle))),
+            Phase::Flowing { bytes, content } => Some(earlier(
+                (bytes.until(idle_ms), Some(Timer::Idle)),
+                (content.until(progress_ms), Some(Timer::Progress)),
             )),
             Phase::Finished { at } => Some((at.after(GRACE_MS), None)),
         }
@@ -276,6 +320,11 @@ impl ClientTimers {
     pub const fn on_commit(&mut self, now: Instant, stream: bool) {
         self.commit_at = None;
         self.last_byte = if stream { Some(now) } else { None };
+    }
+
+    /// For so long nothing ran that could have told a status.
+    pub fn shift(&mut self, ms: u64) {
+        self.commit_at = self.commit_at.map(|at| at.after(ms));
     }
 
     /// Bytes go out by themselves from here on, and nothing can be put between them.
@@ -353,8 +402,10 @@ mod tests {
         let mut timers = timers(true);
         timers.on_head(at(0));
         timers.on_content(at(1000));
-        timers.shift(500_000);
+        timers.shift(at(520_000), 500_000);
         assert_eq!(timers.next(), Some((at(561_000), Some(Timer::Idle))));
+        timers.shift(at(520_000), 500_000);
+        assert_eq!(timers.next(), Some((at(580_000), Some(Timer::Idle))), "told twice, it is not more than all");
     }
 
     #[test]
@@ -370,6 +421,31 @@ mod tests {
         timers.on_content(at(200_000));
         timers.on_bytes(at(250_000));
         assert_eq!(timers.next(), Some((at(310_000), Some(Timer::Idle))));
+    }
+
+    #[test]
+    fn who_could_not_listen_gets_a_moment_to_once_in_a_silence() {
+        let mut timers = timers(true);
+        timers.forgive(at(29_000));
+        assert_eq!(timers.next(), Some((at(30_000), Some(Timer::Headers))), "there is time left");
+        timers.forgive(at(50_000));
+        assert_eq!(timers.next(), Some((at(55_000), Some(Timer::Headers))));
+        timers.forgive(at(60_000));
+        assert_eq!(timers.next(), Some((at(55_000), Some(Timer::Headers))));
+        timers.on_head(at(60_000));
+        timers.forgive(at(200_000));
+        timers.on_bytes(at(201_000));
+        timers.forgive(at(300_000));
+        assert_eq!(timers.next(), Some((at(205_000), Some(Timer::FirstToken))), "bytes are not content");
+        timers.on_content(at(300_000));
+        timers.forgive(at(400_000));
+        assert_eq!(timers.next(), Some((at(405_000), Some(Timer::Idle))));
+        timers.on_bytes(at(401_000));
+        timers.forgive(at(490_000));
+        assert_eq!(timers.next(), Some((at(495_000), Some(Timer::Idle))));
+        timers.on_bytes(at(491_000));
+        timers.forgive(at(600_000));
+        assert_eq!(timers.next(), Some((at(495_000), Some(Timer::Progress))), "bytes are still not content");
     }
 
     #[test]

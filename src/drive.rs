@@ -56,6 +56,8 @@ pub struct Body<R: Runtime> {
     length: usize,
     /// The timer that is armed, and for when. It may be early: then it is armed again.
     timer: Option<(Instant, R::Sleep)>,
+    /// When a host that sleeps is to poll this again at the latest.
+    wakes_at: Option<Instant>,
     client_gone: bool,
     over: bool,
 }
@@ -82,11 +84,12 @@ pub async fn open<R: Runtime>(runtime: R, call: Call) -> Option<Opened<R>> {
         buffer: Vec::new(),
         length: 0,
         timer: None,
+        wakes_at: None,
         client_gone: false,
         over: false,
     };
     let step = poll_fn(|context| body.poll_step(context)).await;
-    body.call.pause(body.runtime.now());
+    body.rest();
     match step {
         Step::Head(head) => Some(Opened { head, body }),
         Step::Piece(_) | Step::Over => None,
@@ -99,7 +102,7 @@ impl<R: Runtime> Body<R> {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece<R::Chunk>>> {
         self.resume();
         let Poll::Ready(step) = self.poll_step(context) else { return Poll::Pending };
-        self.call.pause(self.runtime.now());
+        self.rest();
         Poll::Ready(match step {
             Step::Piece(piece) => Some(piece),
             Step::Head(_) | Step::Over => None,
@@ -120,11 +123,13 @@ impl<R: Runtime> Body<R> {
         context: &mut Context<'_>,
         mut delivery: Pin<&mut impl Future<Output = bool>>,
     ) -> Poll<bool> {
+        self.notice_sleep();
         loop {
             if let Poll::Ready(taken) = delivery.as_mut().poll(context) {
                 if !taken {
                     self.leave();
                 }
+                self.wakes_at = None;
                 return Poll::Ready(taken);
             }
             if self.poll_gone(context) {
@@ -166,13 +171,33 @@ impl<R: Runtime> Body<R> {
         self.over = true;
     }
 
+    /// Until it is polled again, the client takes its time, which is no sleep of the host's.
+    fn rest(&mut self) {
+        self.call.pause(self.runtime.now());
+        self.wakes_at = None;
+    }
+
     fn resume(&mut self) {
         if self.call.is_paused() {
             self.call.resume(self.runtime.now());
         }
     }
 
+    /// Tells the call for how long the host has slept, before anything is held against the clock.
+    fn notice_sleep(&mut self) {
+        if self.wakes_at.is_some() {
+            self.notice_sleep_at(self.runtime.now());
+        }
+    }
+
+    fn notice_sleep_at(&mut self, now: Instant) {
+        let Some(wakes_at) = self.wakes_at.filter(|at| *at < now) else { return };
+        self.call.on_late_wake(now, now.since(wakes_at));
+        self.wakes_at = Some(now);
+    }
+
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step<R::Chunk>> {
+        self.notice_sleep();
         loop {
             if let Some(step) = self.take_outputs() {
                 return Poll::Ready(step);
@@ -286,10 +311,14 @@ impl<R: Runtime> Body<R> {
                 let ms = now.until(at).min(LONGEST_SLEEP_MS);
                 self.timer = Some((now.after(ms), self.runtime.sleep(ms)));
             }
-            let Some((_, sleep)) = &mut self.timer else { return Poll::Pending };
+            let Some((armed, sleep)) = &mut self.timer else { return Poll::Pending };
             match Pin::new(sleep).poll(context) {
                 Poll::Ready(()) => self.timer = None,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // It may be overdue, where something else has woken the host.
+                    self.wakes_at = self.runtime.sleeps().then(|| now.max(*armed));
+                    return Poll::Pending;
+                }
             }
         }
     }

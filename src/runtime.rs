@@ -28,6 +28,12 @@ pub trait Runtime: Clone + 'static {
     fn now(&self) -> Instant;
     /// A timer of this many milliseconds; it may fire early, never much too late.
     fn sleep(&self, ms: u64) -> Self::Sleep;
+    /// Whether timers may fire very late all the same: a browser wakes a hidden page once a minute, and a laptop
+    /// sleeps. Such a host polls [`Body`](crate::drive::Body) whenever it can while it has one that is not ready: the
+    /// core takes the time by which that is late for a sleep.
+    fn sleeps(&self) -> bool {
+        false
+    }
     /// Sends a request. Redirects are not followed.
     fn send(&self, endpoint: &Endpoint, request: Request) -> Self::Exchange;
     /// Ready once the client has left.

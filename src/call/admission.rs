@@ -372,6 +372,11 @@ impl Call {
 }
 
 impl Ticket {
+    /// For so long it could not be told what came.
+    pub(super) const fn excuse(&mut self, ms: u64) {
+        self.since = self.since.after(ms);
+    }
+
     /// Its time to the first content runs from here on.
     pub(super) const fn restart(&mut self, now: Instant) {
         self.since = now;

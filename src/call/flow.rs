@@ -3,6 +3,13 @@
 use super::{Call, Emit, Output};
 use crate::{call::attempt::Attempt, config::Forward, time::Instant};
 
+/// A busy page's timers are late by so much.
+const PUNCTUAL_MS: u64 = 1000;
+
+/// Those of a hidden page are late by no more than the minute at which browsers wake it
+/// (<https://developer.chrome.com/blog/timer-throttling-in-chrome-88>), and a moment.
+const HIDDEN_MS: u64 = 65_000;
+
 impl Call {
     /// The client takes nothing for now, so nothing is read either: the timers of silence stand
     /// still until [`Call::resume`].
@@ -15,18 +22,42 @@ impl Call {
     /// Reading goes on.
     pub fn resume(&mut self, now: Instant) {
         if let Some(since) = self.paused.take() {
-            self.excuse(now.since(since));
+            self.excuse(now, now.since(since));
             // What was just delivered is no silence.
             self.client.on_bytes(now);
         }
     }
 
     /// For so long the client took nothing, so nothing was read.
-    pub fn excuse(&mut self, ms: u64) {
+    pub fn excuse(&mut self, now: Instant, ms: u64) {
         for attempt in &mut self.attempts {
-            attempt.timers.shift(ms);
+            attempt.timers.shift(now, ms);
             attempt.job.iter_mut().for_each(|follower| follower.job.excuse(ms));
         }
+    }
+
+    /// The host should have run so long ago, and could not: whatever has come meanwhile is heard only now. This is
+    /// told before anything is held against the clock.
+    ///
+    /// A page that did not run at all has lost that time: even the deadline does not count it, as an
+    /// `AbortSignal.timeout()` does not, which counts the time in which its document is active
+    /// (<https://dom.spec.whatwg.org/#dom-abortsignal-timeout>). In a page that is merely hidden, whose timers are
+    /// late, the deadline holds.
+    pub fn on_late_wake(&mut self, now: Instant, late_ms: u64) {
+        let slept = late_ms > HIDDEN_MS;
+        if slept {
+            self.deadline = self.deadline.after(late_ms);
+            self.client.shift(late_ms);
+            self.attempts.iter_mut().filter_map(|attempt| attempt.ticket.as_mut()).for_each(|own| own.excuse(late_ms));
+        }
+        if late_ms <= PUNCTUAL_MS || self.is_paused() {
+            // All of a pause is excused at its end.
+            return;
+        }
+        if slept {
+            self.excuse(now, late_ms);
+        }
+        self.attempts.iter_mut().for_each(|attempt| attempt.timers.forgive(now));
     }
 
     /// Whether the client takes nothing for now.

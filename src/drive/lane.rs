@@ -53,7 +53,8 @@ impl<R: Runtime> Body<R> {
     /// a host may know more cheaply than by [`Runtime::now`]; `waited_ms` is what
     /// [`Slow::waited_ms`] would tell.
     pub fn look(&mut self, now: Instant, chunk: R::Chunk, waited_ms: u64) -> bool {
-        self.call.excuse(waited_ms);
+        self.notice_sleep_at(now);
+        self.call.excuse(now, waited_ms);
         self.take_in_at(now, Received::Chunk(chunk));
         let Some(due) = self.call.poll_timeout() else {
             // The client may still be busy with a comment: no endpoint works until it has taken it.
@@ -66,6 +67,7 @@ impl<R: Runtime> Body<R> {
 
     /// Takes in what else came from the exchange.
     pub fn take_in(&mut self, received: Received<R::Chunk>) {
+        self.notice_sleep();
         self.take_in_at(self.runtime.now(), received);
     }
 
@@ -78,6 +80,7 @@ impl<R: Runtime> Body<R> {
 
     /// Ready when something else than a chunk is there. `slow` is asked when a timer ran out.
     pub fn poll_other(&mut self, context: &mut Context<'_>, slow: impl Fn() -> Slow) -> Poll<()> {
+        self.notice_sleep();
         while !self.over && !self.call.has_output() {
             if self.poll_gone(context) {
                 self.call.handle_input(self.runtime.now(), Input::ClientGone);
@@ -86,7 +89,7 @@ impl<R: Runtime> Body<R> {
             let Some(at) = self.call.poll_timeout() else { break };
             let Poll::Ready(()) = self.poll_timer(context, at) else { return Poll::Pending };
             let Slow { waited_ms, since } = slow();
-            self.call.excuse(waited_ms);
+            self.call.excuse(self.runtime.now(), waited_ms);
             if let Some(since) = since {
                 self.call.pause(since);
             }

@@ -19,6 +19,7 @@ use std::{
     cell::{RefCell, RefMut},
     collections::BTreeMap,
     future::poll_fn,
+    ops::Range,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -39,6 +40,12 @@ pub struct State {
     pub timers: usize,
     pub leaves_at: Option<u64>,
     pub early_timers: bool,
+    /// See [`crate::world::World::page`].
+    pub sleeps: bool,
+    /// Timers fire at multiples of so many milliseconds only.
+    pub timers_every: u64,
+    /// When nothing runs.
+    pub asleep: Vec<Range<u64>>,
     /// The client takes pieces.
     pub taking: Stopwatch,
     /// It takes pieces that stop the reading.
@@ -177,7 +184,8 @@ impl Host {
             let mut state = self.world.borrow_mut();
             state.clock_reads = 0;
             let next = state.awaited.iter().min().copied();
-            state.now = next.expect("the call waits for ever").min(cancelled_at.unwrap_or(u64::MAX));
+            let next = next.expect("the call waits for ever").min(cancelled_at.unwrap_or(u64::MAX));
+            state.now = state.asleep.iter().find(|asleep| asleep.contains(&next)).map_or(next, |asleep| asleep.end);
             if cancelled_at == Some(state.now) {
                 return;
             }
@@ -201,7 +209,12 @@ impl Runtime for Host {
         let mut state = self.world.borrow_mut();
         state.timers += 1;
         let ms = if state.early_timers { ms.div_ceil(2) } else { ms };
-        Sleep { until: state.now + ms, world: Rc::clone(&self.world) }
+        let until = (state.now + ms).next_multiple_of(state.timers_every.max(1));
+        Sleep { until, world: Rc::clone(&self.world) }
+    }
+
+    fn sleeps(&self) -> bool {
+        self.world.borrow().sleeps
     }
 
     fn send(&self, endpoint: &Endpoint, request: Request) -> Wire {

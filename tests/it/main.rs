@@ -52,6 +52,7 @@ mod retry_after;
 mod routing;
 mod secrets;
 mod shared;
+mod sleep;
 mod streams;
 mod timers;
 mod traceparent;

@@ -74,6 +74,9 @@ pub struct World {
     seed: u64,
     fleet: Rc<RefCell<Fleet>>,
     early_timers: bool,
+    sleeps: bool,
+    timers_every: u64,
+    asleep: Vec<Range<u64>>,
     cancelled_at: Option<u64>,
     upload_ms: u64,
     begins_at: u64,
@@ -117,6 +120,9 @@ impl World {
             seed: 1,
             fleet: Rc::default(),
             early_timers: false,
+            sleeps: false,
+            timers_every: 1,
+            asleep: Vec::new(),
             cancelled_at: None,
             upload_ms: 0,
             begins_at: 0,
@@ -269,6 +275,24 @@ impl World {
         self
     }
 
+    /// The host is a page in a browser, which knows that it may sleep.
+    pub fn page(mut self) -> Self {
+        self.sleeps = true;
+        self
+    }
+
+    /// Nobody sees the page: its timers fire once a minute.
+    pub fn hidden(mut self) -> Self {
+        self.timers_every = 60_000;
+        self
+    }
+
+    /// In these times nothing runs but the endpoints.
+    pub fn asleep(mut self, when: Range<u64>) -> Self {
+        self.asleep.push(when);
+        self
+    }
+
     /// The host drops the call's future at this moment, as a cancelled request's is.
     pub fn cancelled(mut self, at: u64) -> Self {
         self.cancelled_at = Some(at);
@@ -376,6 +400,9 @@ impl World {
             now: self.begins_at + self.upload_ms,
             leaves_at: self.client.leaves_at.map(|at| at + self.begins_at),
             early_timers: self.early_timers,
+            sleeps: self.sleeps,
+            timers_every: self.timers_every,
+            asleep: std::mem::take(&mut self.asleep),
             scripts: std::mem::take(&mut self.scripts),
             runpod: self.runpod.take(),
             kv: self.kv.take(),
@@ -397,6 +424,9 @@ impl World {
         record.upload_ms = self.upload_ms;
         record.begins_at = self.begins_at;
         record.deadline_ms += self.begins_at;
+        // What sleeps may be late.
+        record.deadline_ms +=
+            self.timers_every - 1 + self.asleep.iter().map(|asleep| asleep.end - asleep.start).sum::<u64>();
         let arrived = START.after(self.begins_at);
         let order = Order {
             ask,
