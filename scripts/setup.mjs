@@ -1,6 +1,6 @@
 // What the commands need on a machine that has only rustup, Node >= 20 and npm: installed when it is
 // missing, left alone when it is there. Everything comes from the two package registries, and lands in
-// node_modules and .tools.
+// node_modules and .tools; but a browser, where there is none, is the system's own package.
 
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,6 +11,10 @@ export const TARGET = 'wasm32-unknown-unknown';
 const PACKAGES = join(root, 'node_modules');
 const TOOL_ROOT = join(root, '.tools', 'cargo');
 const SHARED_TARGET = join(root, '.tools', 'target');
+
+/** What a Chromium is called in PATH, and where it is on a Mac, which has it nowhere in PATH. */
+const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'];
+const MAC_BROWSERS = ['Chromium', 'Google Chrome'].map((name) => `/Applications/${name}.app/Contents/MacOS/${name}`);
 
 /** Where the `ensure` functions below put a program. */
 export const bin = (name) => join(PACKAGES, '.bin', name);
@@ -76,6 +80,37 @@ async function ensureTool(name, { crate, version }) {
   if ((await run('cargo', [...install, '--locked'], { env })) === 0) return;
   console.log(`No harm done: some dependencies that ${crate} was published with cannot be had. Trying current ones.`);
   await must('cargo', install, { env });
+}
+
+/** The path of a Chromium: `CHROME_BIN`, or one that is found, or Debian's, which is installed where that is possible. */
+export async function ensureChromium() {
+  const { CHROME_BIN } = process.env;
+  if (CHROME_BIN) {
+    if (existsSync(CHROME_BIN)) return CHROME_BIN;
+    throw new Failure(`CHROME_BIN is ${CHROME_BIN}, and there is no such file.`);
+  }
+  const found = findChromium();
+  if (found) return found;
+
+  if (process.getuid?.() === 0 && findInPath('apt-get')) {
+    step('Installing Chromium', '30 s');
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+    const install = ['install', '--yes', '--quiet', '--no-install-recommends', 'chromium'];
+    // Ubuntu has no such package; who fails is told below what to do.
+    if ((await run('apt-get', ['update', '--quiet'], { env })) === 0) await run('apt-get', install, { env });
+  }
+  const installed = findChromium();
+  if (installed) return installed;
+  throw new Failure(`The browser tests need Chromium or Chrome, and none was found.
+Install one (Debian: apt-get install chromium; macOS: brew install --cask chromium), or set CHROME_BIN to its path.`);
+}
+
+function findChromium() {
+  return BROWSERS.map(findInPath).find(Boolean) ?? MAC_BROWSERS.find((path) => existsSync(path));
+}
+
+function findInPath(name) {
+  return process.env.PATH.split(delimiter).map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
 /** The version of a crate in Cargo.lock. */
