@@ -82,7 +82,7 @@ async function ensureTool(name, { crate, version }) {
   await must('cargo', install, { env });
 }
 
-/** The path of a Chromium: `CHROME_BIN`, or one that is found, or Debian's, which is installed where that is possible. */
+/** The path of a Chromium: `CHROME_BIN`, or one that is found, or Debian's, which is installed where it can be. */
 export async function ensureChromium() {
   const { CHROME_BIN } = process.env;
   if (CHROME_BIN) {

@@ -15,6 +15,11 @@ import { hex } from './tokens.mjs';
 const DEFAULT_MODEL = 'Qwen/Qwen2.5-7B-Instruct';
 // Everything else of vLLM is open to whoever reaches it.
 const GUARDED = /^\/(v1|v2|inference)(\/|$)/;
+const PREFLIGHT = {
+  'access-control-allow-origin': '*',
+  'access-control-allow-methods': 'DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT',
+  'access-control-max-age': '600',
+};
 
 const route = (make, needs = [], lists = []) => ({ make, needs, lists });
 const form = (make) => ({ ...route(make), form: true });
@@ -73,6 +78,7 @@ export function parse(request) {
  */
 export function answer(request, parsed, spec, server) {
   const { method, path, headers } = request;
+  if (method === 'OPTIONS' && headers.origin && headers['access-control-request-method']) return preflight(headers);
   if (server.apiKey && GUARDED.test(path) && headers.authorization !== `Bearer ${server.apiKey}`) return unauthorized();
   if (method === 'GET' && Object.hasOwn(GET, path)) return GET[path](server);
   if (Object.hasOwn(GET, path)) return methodNotAllowed('GET');
@@ -89,6 +95,16 @@ export function answer(request, parsed, spec, server) {
     // Whatever else goes wrong while vLLM handles a request is an internal error.
     return error instanceof Refusal ? error.answer(anthropic) : failure(500, error.message, 'InternalServerError');
   }
+}
+
+/** Starlette's answer to a browser that asks before it calls. It comes before the key, which no preflight carries. */
+function preflight({ 'access-control-request-headers': names }) {
+  return {
+    type: 'text/plain; charset=utf-8',
+    body: Buffer.from('OK'),
+    headers: { ...PREFLIGHT, ...(names && { 'access-control-allow-headers': names }) },
+    cors: false, // these are all it says of origins
+  };
 }
 
 const aliases = ({ models }) => (models.length > 0 ? models : [DEFAULT_MODEL]);

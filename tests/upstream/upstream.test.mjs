@@ -181,6 +181,25 @@ describe('errors have the bytes of the captures', () => {
     assert.deepEqual(shape(jsonOf(actual)), [['type', '.'], ['error', [['type', '.'], ['message', '.']]]]);
   });
 
+  it('lets every page ask, and keeps from it only that its key is wrong', async (t) => {
+    const other = await startVllm({ apiKey: 'k' });
+    t.after(() => other.close());
+    const origin = 'https://app.example.com';
+    const asking = {
+      origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization',
+    };
+    const { status, headers } = await exchange(other, { method: 'OPTIONS', headers: asking });
+    assert.equal(status, 200);
+    assert.equal(headers['access-control-allow-origin'], '*');
+    assert.equal(headers['access-control-allow-headers'], 'authorization');
+    const allows = async (key) => {
+      const answer = await exchange(other, { body: CHAT, headers: { origin, authorization: `Bearer ${key}` } });
+      return [answer.status, answer.headers['access-control-allow-origin']];
+    };
+    assert.deepEqual(await allows('k'), [200, '*']);
+    assert.deepEqual(await allows('wrong'), [401, undefined]);
+  });
+
   it('asks for a key under /v1 only', async (t) => {
     const other = await startVllm({ apiKey: 'k' });
     t.after(() => other.close());
