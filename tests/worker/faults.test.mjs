@@ -8,24 +8,14 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { HASTY, MAX_ATTEMPTS, NOT_STREAMED, PATIENT, STREAMED, STREAMED_EARLY } from '../outcomes.mjs';
 import { FAULTS } from '../upstream/faults.mjs';
 import { eventsIn } from '../upstream/raw-client.mjs';
 import { DEFAULT_TEXT } from '../upstream/tokens.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, requestsOf, startGateway, STAYS_CLOSED } from './gateway.mjs';
+import { endpointsOf, requestsOf, startGateway } from './gateway.mjs';
 
 const DONE = 'data: [DONE]';
-const MAX_ATTEMPTS = 3;
-const PATIENT = {
-  max_attempts: MAX_ATTEMPTS,
-  backoff: { base_ms: 10, throttled_base_ms: 10, max_ms: 10 },
-  // So many failures of one endpoint would spend its budget for retries.
-  budget: { capacity: 1_000_000 },
-  breaker: STAYS_CLOSED,
-};
-const HASTY = {
-  ...PATIENT, deadline_ms: 2600, headers_ms: 500, first_token_ms: 700, idle_ms: 500, progress_ms: 900,
-};
 
 let first;
 let second;
@@ -54,134 +44,6 @@ after(async () => {
   await Promise.all([first.close(), second.close()]);
   assert.deepEqual(gateway.troubles, []);
 });
-
-// ---- what is expected ----
-
-/** Whole in spite of the fault. */
-const whole = (sim) => ({ name: 'whole', check: assertWhole, sim });
-/** The endpoint's own refusal of the request, word for word; nobody else is asked. */
-const passedOn = (status, attempts = 1) => ({ name: `passed on as ${status}`, check: assertPassedOn, status, attempts });
-/** An HTTP error, because no attempt came to anything. */
-const fails = (status, code, { attempts = MAX_ATTEMPTS, param = null, ...more } = {}) =>
-  ({ name: `${status} ${code}`, check: assertFailed, status, code, attempts, param, failover: true, ...more });
-/** An error inside the stream, behind what had arrived. */
-const breaks = (code, { param = null, ...more } = {}) =>
-  ({ name: `${code} in the stream`, check: assertBroken, code, param, ...more });
-
-const times = (param, sim) => fails(504, 'upstream_timeout', { param, sim, policy: 'hasty' });
-const timesInStream = (param, sim) => breaks('upstream_timeout', { param, sim, policy: 'hasty' });
-const unreachable = fails(502, 'upstream_unreachable');
-const invalid = fails(502, 'upstream_invalid');
-const overloaded = fails(503, 'upstream_overloaded');
-const rejectedKey = fails(502, 'upstream_rejected_key', { attempts: 1 });
-const cutOff = fails(502, 'stream_interrupted');
-
-/** Those that do not depend on what was asked for. */
-const STATUSES = {
-  'html-502': unreachable,
-  status: invalid,
-  'http-401': rejectedKey,
-  'http-403': rejectedKey,
-  'http-404': passedOn(404),
-  'http-408': unreachable,
-  'http-409': passedOn(409),
-  'http-422': passedOn(422),
-  'http-429': overloaded,
-  'http-500': invalid,
-  'http-502': unreachable,
-  'http-503': overloaded,
-  'http-504': unreachable,
-  'http-524': unreachable,
-  'engine-dead': invalid,
-  scaling: overloaded,
-  // The second endpoint serves another model, whose context may be longer.
-  'context-length': { ...passedOn(400), failover: true },
-  'content-filter': passedOn(400),
-  'should-retry-false': fails(503, 'upstream_overloaded', { attempts: 1 }),
-  'should-retry-true': { ...passedOn(400, MAX_ATTEMPTS), failover: true },
-  // Never followed, or the key would go where the redirect leads.
-  redirect: fails(502, 'upstream_invalid', { attempts: 1 }),
-};
-
-const STREAMED = {
-  ...STATUSES,
-  ok: whole(),
-  reset: unreachable,
-  close: unreachable,
-  hang: times('headers'),
-  'slow-headers': times('headers'),
-  'huge-headers': whole(),
-  'hang-after-headers': times('first_token'),
-  'slow-first-token': times('first_token', { afterEvents: 1 }),
-  stall: timesInStream('idle'),
-  'stall-after-finish': whole(),
-  keepalives: times('first_token', { everyMs: 100 }),
-  'keepalives-mid-stream': timesInStream('progress', { everyMs: 100 }),
-  'empty-deltas': times('first_token', { everyMs: 100 }),
-  cut: breaks('stream_interrupted'),
-  'cut-reset': breaks('stream_interrupted'),
-  'end-without-finish': breaks('stream_interrupted'),
-  'end-without-done': whole(),
-  'done-without-finish': breaks('stream_interrupted'),
-  // What is missing is behind the proof of a whole answer, or before it.
-  'short-body': whole(),
-  'wrong-content-length': breaks('stream_interrupted'),
-  abort: breaks('stream_interrupted'),
-  'error-before-content': invalid,
-  'error-mid-stream': breaks('stream_interrupted'),
-  malformed: whole(),
-  html: invalid,
-  'json-for-stream': invalid,
-  'empty-200': invalid,
-  'huge-event': whole(),
-  'endless-event': invalid,
-  crlf: whole(),
-  cr: whole(),
-  bom: whole(),
-  bytewise: whole(),
-  segments: whole(),
-  'one-segment': whole(),
-  gzip: whole(),
-};
-
-/** Faults in the middle of a stream, moved to before its first content: behind its headers, or behind the role. */
-const STREAMED_EARLY = {
-  cut: { ...cutOff, sim: { afterEvents: 0 } },
-  'cut-reset': { ...cutOff, sim: { afterEvents: 1 } },
-  'end-without-finish': { ...cutOff, sim: { afterEvents: 1 } },
-  stall: times('first_token', { afterEvents: 1 }),
-  'keepalives-mid-stream': times('first_token', { afterEvents: 1, everyMs: 100 }),
-  'error-before-content': { ...invalid, sim: { afterEvents: 1 } },
-};
-
-const NOT_STREAMED = {
-  ...STATUSES,
-  ok: whole(),
-  reset: unreachable,
-  close: unreachable,
-  // The headers of an answer that does not stream come when it is complete, so only the deadline is left.
-  hang: fails(504, 'deadline_exceeded', { attempts: 1, policy: 'hasty', failover: false }),
-  'slow-headers': fails(504, 'deadline_exceeded', { attempts: 1, policy: 'hasty', failover: false }),
-  'huge-headers': whole(),
-  'hang-after-headers': times('idle'),
-  stall: times('idle'),
-  cut: cutOff,
-  'cut-reset': cutOff,
-  'short-body': cutOff,
-  'wrong-content-length': cutOff,
-  abort: invalid,
-  malformed: cutOff,
-  html: invalid,
-  'json-for-stream': whole(),
-  'empty-200': cutOff,
-  'huge-event': whole(),
-  crlf: whole(),
-  cr: whole(),
-  bom: whole(),
-  bytewise: whole(),
-  segments: whole(),
-  gzip: whole(),
-};
 
 // ---- how it is found ----
 
@@ -291,12 +153,14 @@ function assertTakenOver({ id, response, body, end, seen, seenBySecond }) {
   assert.deepEqual([line.event, line.endpoint, line.then, line.wait_ms], ['attempt_failed', 'first', 'failover', 0]);
 }
 
+const CHECKS = { whole: assertWhole, passedOn: assertPassedOn, failed: assertFailed, broken: assertBroken };
+
 /** Each fault of a table, alone and with an endpoint to fall back on. Waiting costs nothing, so they run at once. */
 function suite(what, stream, table) {
   describe(`${what}, with one endpoint`, { concurrency: 8 }, () => {
     for (const [fault, expected] of Object.entries(table)) {
       it(`${fault}: ${expected.name}`, async () => {
-        expected.check(await call('alone', stream, fault, expected), { fault, ...expected });
+        CHECKS[expected.kind](await call('alone', stream, fault, expected), { fault, ...expected });
       });
     }
   });
@@ -307,7 +171,7 @@ function suite(what, stream, table) {
         const result = await call('failover', stream, fault, expected);
         if (expected.failover) return assertTakenOver(result);
         assert.equal(result.seenBySecond.length, 0);
-        return expected.check(result, { fault, ...expected });
+        return CHECKS[expected.kind](result, { fault, ...expected });
       });
     }
   });
