@@ -20,21 +20,39 @@ const MAC_BROWSERS = ['Chromium', 'Google Chrome'].map((name) => `/Applications/
 export const bin = (name) => join(PACKAGES, '.bin', name);
 export const tool = (name) => join(TOOL_ROOT, 'bin', name);
 
-/** Runs `npm ci` unless node_modules holds what package-lock.json says. */
+/** What the repository works with. */
 export async function ensurePackages() {
-  const stamp = join(PACKAGES, '.package-lock.sha256');
-  const wanted = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex');
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
-
-  step('Installing the npm packages', '20 s');
-  // npm puts node_modules/.bin first in the PATH of its scripts. Its Node is about to be deleted, so
-  // this npm must run on the machine's own.
-  const path = process.env.PATH.split(delimiter).filter((folder) => !folder.startsWith(PACKAGES)).join(delimiter);
-  await must('npm', ['ci', '--loglevel=error'], { env: { ...process.env, PATH: path } });
+  await installPackages(root, 'Installing the npm packages', '20 s');
   if (!existsSync(bin('node'))) {
     throw new Failure('The npm package `node` installed no Node. Are install scripts forbidden (ignore-scripts)?');
   }
+}
+
+/** What others build with, and the packed package is tried with. */
+export function ensureConsumerTools() {
+  return installPackages(join(root, 'tests', 'consumers'), 'Installing what others build with', '15 s');
+}
+
+/** Runs `npm ci` in a folder unless its node_modules holds what its package-lock.json says. */
+async function installPackages(folder, what, usually) {
+  const stamp = join(folder, 'node_modules', '.package-lock.sha256');
+  const wanted = createHash('sha256').update(readFileSync(join(folder, 'package-lock.json'))).digest('hex');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+
+  step(what, usually);
+  // npm puts node_modules/.bin first in the PATH of its scripts. Its Node may be about to be deleted, so this npm must
+  // run on the machine's own.
+  const env = { ...process.env, PATH: machinePath().join(delimiter) };
+  await must('npm', ['ci', '--loglevel=error'], { cwd: folder, env });
   writeFileSync(stamp, wanted);
+}
+
+/** The Node that the machine has by itself. */
+export const machineNode = () => findInPath('node', machinePath());
+
+/** PATH without what npm, and `continueOnPackagedNode`, put into it. */
+function machinePath() {
+  return process.env.PATH.split(delimiter).filter((folder) => !folder.startsWith(PACKAGES));
 }
 
 /**
@@ -106,11 +124,11 @@ Install one (Debian: apt-get install chromium; macOS: brew install --cask chromi
 }
 
 function findChromium() {
-  return BROWSERS.map(findInPath).find(Boolean) ?? MAC_BROWSERS.find((path) => existsSync(path));
+  return BROWSERS.map((name) => findInPath(name)).find(Boolean) ?? MAC_BROWSERS.find((path) => existsSync(path));
 }
 
-function findInPath(name) {
-  return process.env.PATH.split(delimiter).map((folder) => join(folder, name)).find((path) => existsSync(path));
+function findInPath(name, folders = process.env.PATH.split(delimiter)) {
+  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
 /** The version of a crate in Cargo.lock. */
