@@ -8,18 +8,23 @@ import { parseArgs } from 'node:util';
 import { WITHOUT_SDK, ensureSdk } from '../tests/upstream/real-worker.mjs';
 import { build } from './build.mjs';
 import { Failure, main, root, run, step } from './process.mjs';
-import { continueOnPackagedNode, ensurePackages } from './setup.mjs';
+import { continueOnPackagedNode, ensureChromium, ensureConsumerTools, ensurePackages } from './setup.mjs';
 
 const SUITES = {
   core: rustTests,
   upstream: () => nodeTests('tests/upstream/*.test.mjs'),
   worker: () => nodeTests('tests/worker/*.test.mjs'),
   live: () => nodeTests('tests/live/*.test.mjs'),
+  sdk: () => nodeTests('tests/sdk/*.test.mjs'),
+  browser: () => nodeTests('tests/browser/*.test.mjs'),
+  consumers: () => nodeTests('tests/consumers/*.test.mjs'),
   scripts: () => nodeTests('scripts/*.test.mjs'),
 };
 
 /** Suites that run RunPod's Python package where they can. */
 const REAL_WORKERS = ['upstream', 'worker'];
+/** Those that open pages. */
+const PAGES = ['browser', 'consumers'];
 
 /** A test that hangs fails after this long, with its name. */
 const HANGS_AFTER_MS = 600_000;
@@ -37,6 +42,8 @@ await main(async () => {
   await build();
   // Here, because tests in several processes would find it missing at the same time, and each would try again.
   if (names.some((name) => REAL_WORKERS.includes(name)) && (await ensureSdk()) === null) process.env[WITHOUT_SDK] = '1';
+  if (names.some((name) => PAGES.includes(name))) process.env.CHROME_BIN = await ensureChromium();
+  if (names.includes('consumers')) await ensureConsumerTools();
 
   const results = [];
   for (const name of names) {
