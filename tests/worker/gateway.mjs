@@ -24,14 +24,15 @@ const LONGEST_MS = 20_000;
  * @param {Record<string, string>} [more.workers] the source of further Workers, by the names that bindings lead to
  * @param {number} [more.isolates] how many isolates there are, each with the same bindings; one that was not asked
  *   anything yet has nothing behind it. Requests go to the first, or to `gateway.isolates[n]`
+ * @param {string} [more.prelude] the source of a module that runs before the Worker's own
  */
-export async function startGateway(config, { secrets = {}, env = {}, workers = {}, isolates = 1 } = {}) {
+export async function startGateway(config, { secrets = {}, env = {}, workers = {}, isolates = 1, prelude } = {}) {
   const gateway = new Gateway();
   await gateway.start({
     ...(config && { CONFIG: { type: 'json', value: config } }),
     ...Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, { type: 'text', value }])),
     ...env,
-  }, workers, isolates);
+  }, workers, isolates, prelude);
   return gateway;
 }
 
@@ -102,7 +103,7 @@ class Gateway extends EventEmitter {
     this.setMaxListeners(0);
   }
 
-  async start(env, workers, isolates) {
+  async start(env, workers, isolates, prelude) {
     const names = Array.from({ length: isolates }, (_, at) => (at === 0 ? 'fairlead' : `fairlead-${at + 1}`));
     this.#miniflare = new Miniflare({
       cf: false, // otherwise it asks the network where this machine is
@@ -111,11 +112,11 @@ class Gateway extends EventEmitter {
       handleStructuredLogs: ({ level, message }) => this.#hear(level, message),
       workers: [
         ...names.map((name) => ({
-          config: { name, ...compatibility(), manifest: manifestOf(built()), env, exports: EXPORTS },
+          config: { name, ...compatibility(), manifest: built(prelude), env, exports: EXPORTS },
           dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
         })),
         ...Object.entries(workers).map(([name, source]) => ({
-          config: { name, ...compatibility(), manifest: manifestOf({ 'index.js': { type: 'esm', contents: source } }) },
+          config: { name, ...compatibility(), manifest: manifestOf({ 'index.js': esm(source) }) },
         })),
       ],
     });
@@ -191,11 +192,15 @@ function compatibility() {
   return { compatibilityDate, compatibilityFlags: JSON.parse(flags) };
 }
 
-const manifestOf = (modules) => ({ mainModule: 'index.js', modulesRoot: fileURLToPath(build), modules });
+const esm = (contents) => ({ type: 'esm', contents });
+const manifestOf = (modules, mainModule = 'index.js') => ({ mainModule, modulesRoot: fileURLToPath(build), modules });
 
-function built() {
-  return {
-    'index.js': { type: 'esm', contents: readFileSync(new URL('index.js', build), 'utf8') },
+function built(prelude) {
+  const modules = {
+    'index.js': esm(readFileSync(new URL('index.js', build), 'utf8')),
     'index_bg.wasm': { type: 'wasm', contents: readFileSync(new URL('index_bg.wasm', build)) },
   };
+  if (!prelude) return manifestOf(modules);
+  const main = "import './prelude.js'; export * from './index.js'; export { default } from './index.js';";
+  return manifestOf({ 'main.js': esm(main), 'prelude.js': esm(prelude), ...modules }, 'main.js');
 }
