@@ -48,7 +48,7 @@ const SCRIPT = {
   'an error in the middle': { first: ['error-mid-stream'] },
   'an answer that was aborted': { first: ['abort'] },
   'a malformed event': { first: ['malformed'] },
-  'all kinds, one after another': { model: 'both', first: ['http-503', 'reset'], second: ['error-before-content', 'ok'] },
+  'one after another': { model: 'both', first: ['http-503', 'reset'], second: ['error-before-content', 'ok'] },
   'the deadline': { policy: 'hasty', first: ['hang', 'hang', 'hang', 'hang'] },
 };
 
