@@ -1,0 +1,128 @@
+// Each fault of the simulated vLLM as a page sees it: by its error class, through the gateway and without one.
+//
+// A page that asks an endpoint itself sees less than a server would. What CORS does not name (Retry-After,
+// x-should-retry) is hidden from it, the 401 of vLLM is withheld altogether, and Chromium takes no more than 256 KiB of
+// headers.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { HASTY, MAX_ATTEMPTS, NOT_STREAMED, PATIENT, STREAMED, STREAMED_EARLY } from '../outcomes.mjs';
+import { optionsOf } from '../sdk/options.mjs';
+import { DEFAULT_TEXT } from '../upstream/tokens.mjs';
+import { startVllm } from '../upstream/vllm.mjs';
+import { endpointsOf, startGateway } from '../worker/gateway.mjs';
+import { startPages } from './pages.mjs';
+
+/** The class of each code, and of each status that an endpoint answers with by itself. */
+const CLASSES = {
+  upstream_timeout: 'TimeoutError',
+  deadline_exceeded: 'TimeoutError',
+  upstream_unreachable: 'ConnectionError',
+  upstream_invalid: 'UpstreamError',
+  upstream_rejected_key: 'UpstreamError',
+  upstream_overloaded: 'OverloadedError',
+  stream_interrupted: 'StreamInterruptedError',
+  400: 'InvalidRequestError',
+  404: 'NotFoundError',
+  409: 'InvalidRequestError',
+  422: 'InvalidRequestError',
+};
+
+/** Where a page without a gateway fares otherwise. */
+const WITHOUT_GATEWAY = {
+  'http-401': { kind: 'failed', code: 'upstream_unreachable', param: 'blocked' },
+  'huge-headers': { kind: 'failed', code: 'upstream_unreachable', param: 'any' },
+  'should-retry-false': { attempts: MAX_ATTEMPTS },
+  'should-retry-true': { attempts: 1 },
+};
+
+let vllm;
+let pages;
+let gateway;
+let page;
+before(async () => {
+  [vllm, pages] = await Promise.all([startVllm(), startPages()]);
+  const config = {
+    endpoints: endpointsOf({ vllm }),
+    models: [{ name: '*', targets: [{ endpoint: 'vllm' }] }],
+    policies: { default: PATIENT, hasty: HASTY },
+  };
+  gateway = await startGateway({ ...config, open: true, cors: { origins: [pages.origin] } });
+  page = await pages.open();
+  await page.evaluate(([through, directly]) => {
+    globalThis.clients = { through: new fairlead.Fairlead(through), directly: new fairlead.Fairlead(directly) };
+  }, [
+    {
+      baseURL: `${gateway.url}/v1`, apiKey: 'any', logLevel: 'off',
+      policies: { default: { breaker: { enabled: false } } },
+    },
+    { ...optionsOf(config), logLevel: 'off' },
+  ]);
+});
+after(async () => {
+  await pages.close();
+  await gateway?.close();
+  await vllm.close();
+  assert.deepEqual([pages.troubles, gateway.troubles], [[], []]);
+});
+
+let calls = 0;
+
+async function ask(client, stream, fault, { sim, policy }) {
+  calls += 1;
+  const call = `call-${calls}`;
+  const told = await page.evaluate(([name, body, options]) => outcome(clients[name], body, options), [
+    client, { model: 'qwen', stream, sim: { fault, ...sim }, user: call }, { policy },
+  ]);
+  return { ...told, seen: vllm.requests.filter(({ method, json }) => method === 'POST' && json.user === call) };
+}
+
+function assertOutcome({ text, error, seen }, fault, expected) {
+  const { kind, code, status, param, attempts } = expected;
+  if (kind === 'whole') {
+    assert.equal(error, undefined);
+    if (fault === 'huge-event') assert.ok(text.length > 1024 * 1024);
+    else assert.equal(text, fault === 'malformed' ? DEFAULT_TEXT.replace(' guides', '') : DEFAULT_TEXT);
+    return;
+  }
+  assert.ok(error, `it came whole: ${text.slice(0, 40)}`);
+  assert.equal(error.name, CLASSES[code ?? status]);
+  assert.deepEqual(error.classes.slice(0, 3), [error.name, 'FairleadError', 'Error']);
+  if (code) assert.equal(error.code, code);
+  if (kind === 'passedOn') assert.equal(error.status, status);
+  else if (param !== 'any') assert.equal(error.param ?? null, param ?? null);
+  if (attempts) assert.deepEqual([error.attempts, seen.length], [attempts, attempts]);
+  if (kind === 'broken') {
+    assert.ok(text.startsWith('A'));
+    assert.equal(error.partial.text, text);
+  } else {
+    assert.equal(text, '');
+  }
+}
+
+/** Chromium itself asks again where a connection that it had kept breaks: how often is not the core's choice. */
+const REPEATED = ['reset', 'close'];
+
+function suite(what, stream, table) {
+  describe(`${what}, through the gateway`, { concurrency: 4 }, () => {
+    for (const [fault, expected] of Object.entries(table)) {
+      it(`${fault}: ${expected.name}`, async () => {
+        assertOutcome(await ask('through', stream, fault, expected), fault, expected);
+      });
+    }
+  });
+
+  describe(`${what}, without a gateway`, { concurrency: 4 }, () => {
+    for (const [fault, each] of Object.entries(table)) {
+      const expected = { ...each, ...WITHOUT_GATEWAY[fault] };
+      if (REPEATED.includes(fault)) expected.attempts = undefined;
+      it(`${fault}: ${expected.name}`, async () => {
+        assertOutcome(await ask('directly', stream, fault, expected), fault, expected);
+      });
+    }
+  });
+}
+
+suite('a stream under each fault', true, STREAMED);
+suite('a stream under each fault before its content', true, STREAMED_EARLY);
+suite('an answer that does not stream under each fault', false, NOT_STREAMED);
