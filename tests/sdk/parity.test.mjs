@@ -9,15 +9,16 @@ import { Fairlead } from '../../pkg-js/dist/node.js';
 import { HASTY, PATIENT } from '../outcomes.mjs';
 import { eventsIn } from '../upstream/raw-client.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
-import { endpointsOf, startGateway } from '../worker/gateway.mjs';
+import { STATE, endpointsOf, startGateway } from '../worker/gateway.mjs';
 import { optionsOf } from './options.mjs';
 
 const CHAT = '/v1/chat/completions';
 /** What chance says, to everybody who asks. */
 const fixed = `(view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength).fill(77) && view`;
 
-/** Waits of some length, so that they can differ; the patient policy has hardly any. */
-const BACKOFF = { backoff: { base_ms: 150, throttled_base_ms: 400, max_ms: 1000 } };
+/** With waits of some length, so that they can differ, and no breaker, which has a test of its own. */
+const DIFFERING = { backoff: { base_ms: 150, throttled_base_ms: 400, max_ms: 1000 }, breaker: { enabled: false } };
+const POLICIES = { default: { ...PATIENT, ...DIFFERING }, hasty: { ...HASTY, ...DIFFERING, deadline_ms: 1500 } };
 /** For each, how the endpoints fare with the attempts to come; `first` and `second` are asked in this order. */
 const SCRIPT = {
   'a whole answer': { first: ['ok'] },
@@ -54,38 +55,76 @@ const SCRIPT = {
 
 let first;
 let second;
-let gateway;
-let ai;
-const events = [];
 const { getRandomValues } = crypto;
 before(async () => {
+  crypto.getRandomValues = new Function(`return ${fixed}`)();
   first = await startVllm();
   second = await startVllm();
+});
+after(async () => {
+  crypto.getRandomValues = getRandomValues;
+  await Promise.all([first.close(), second.close()]);
+});
+
+/**
+ * The Worker and the package under the same CONFIG. Once a minute they look at what others say of an endpoint, each at
+ * a time of its own, and that takes a share of chance: none of these lives as long.
+ */
+async function startBoth(policies) {
   const target = (endpoint) => ({ endpoint, model: `model-of-${endpoint}` });
   const config = {
     endpoints: endpointsOf({ first, second }),
     models: [
       { name: 'one', targets: [target('first')] },
       { name: 'both', targets: [target('first'), target('second')] },
-      { name: 'fragile', policy: 'fragile', targets: [target('first')] },
     ],
-    policies: {
-      default: { ...PATIENT, ...BACKOFF },
-      hasty: { ...HASTY, ...BACKOFF },
-      fragile: { ...PATIENT, ...BACKOFF, max_attempts: 2, breaker: { consecutive: 3 } },
+    policies,
+  };
+  const gateway = await startGateway({ open: true, ...config }, {
+    env: { STATE }, prelude: `crypto.getRandomValues = ${fixed};`,
+  });
+  const events = new Events();
+  const ai = new Fairlead({ ...optionsOf(config), logLevel: 'off', onEvent: (event) => events.hear(event) });
+  return {
+    gateway,
+    ai,
+    events,
+    async close() {
+      ai[Symbol.dispose]();
+      await gateway.close();
+      assert.deepEqual(gateway.troubles, []);
     },
   };
-  gateway = await startGateway({ open: true, ...config }, { prelude: `crypto.getRandomValues = ${fixed};` });
-  crypto.getRandomValues = new Function(`return ${fixed}`)();
-  ai = new Fairlead({ ...optionsOf(config), logLevel: 'off', onEvent: (event) => events.push(event) });
-});
-after(async () => {
-  crypto.getRandomValues = getRandomValues;
-  ai?.[Symbol.dispose]();
-  await gateway.close();
-  await Promise.all([first.close(), second.close()]);
-  assert.deepEqual(gateway.troubles, []);
-});
+}
+
+/** The facts of a client's calls, one call after another. */
+class Events {
+  #heard = [];
+  #end;
+  #ended;
+
+  constructor() {
+    this.#next();
+  }
+
+  hear(event) {
+    this.#heard.push(event);
+    if (event.type === 'call_ended') this.#end();
+  }
+
+  /** Those of the last call, once it has told its end: the caller may have its answer before. */
+  async ofLastCall() {
+    await this.#ended;
+    const heard = this.#heard;
+    this.#next();
+    return heard;
+  }
+
+  #next() {
+    this.#heard = [];
+    this.#ended = new Promise((resolve) => { this.#end = resolve; });
+  }
+}
 
 let calls = 0;
 
@@ -103,7 +142,7 @@ const inCamelCase = (name) => name.replace(/_(\w)/g, (_, letter) => letter.toUpp
 const IN_EVENT = Object.fromEntries(Object.entries(IN_LOG).map(([name, fields]) =>
   [name, ['type', ...fields.slice(1).map(inCamelCase)]]));
 
-async function throughTheWorker({ model, stream, policy }) {
+async function throughTheWorker({ gateway }, { model, stream, policy }) {
   calls += 1;
   const id = `call-${calls}`;
   const response = await gateway.fetch(CHAT, {
@@ -133,8 +172,7 @@ function whole(status, { error, choices }) {
 /** An endpoint's own refusal goes by its status. */
 const wordOf = (status, { code }) => (typeof code === 'string' ? code : String(status));
 
-async function throughThePackage({ model, stream, policy }) {
-  const from = events.length;
+async function throughThePackage({ ai, events }, { model, stream, policy }) {
   let text = '';
   let error;
   try {
@@ -145,40 +183,44 @@ async function throughThePackage({ model, stream, policy }) {
     const own = typeof thrown.body?.error?.code === 'number';
     error = [own ? String(thrown.status) : thrown.code, thrown.param ?? null];
   }
-  await new Promise((resolve) => { setImmediate(resolve); }); // events come in microtasks of their own
-  const facts = events.slice(from).filter((event) => IN_EVENT[event.type])
+  const facts = (await events.ofLastCall()).filter((event) => IN_EVENT[event.type])
     .map((event) => fact(event, IN_EVENT[event.type]));
   return { facts, text, error };
 }
 
 /** One call through one of the two, and what the endpoints have seen of it. */
-async function run(host, call) {
+async function run(host, hosts, call) {
   for (const [server, script] of [[first, call.first], [second, call.second ?? []]]) {
     server.reset();
     server.script(...script);
   }
-  const came = await host({ model: 'one', ...call });
+  const came = await host(hosts, { model: 'one', ...call });
   const seen = [first, second].map(({ requests }) => requests.map(({ path, headers, json }) =>
     [path, headers['x-request-id']?.split('-').at(-1), json]));
   return { ...came, seen };
 }
 
-async function assertSame(call) {
-  const expected = await run(throughTheWorker, call);
-  const actual = await run(throughThePackage, call);
+async function assertSame(hosts, call) {
+  const expected = await run(throughTheWorker, hosts, call);
+  const actual = await run(throughThePackage, hosts, call);
   assert.deepEqual(actual, expected);
   return actual;
 }
 
 for (const stream of [true, false]) {
   describe(`${stream ? 'a stream' : 'an answer'} in the package is what it is behind the Worker under`, () => {
-    for (const [name, call] of Object.entries(SCRIPT)) it(name, () => assertSame({ stream, ...call }));
+    let both;
+    before(async () => { both = await startBoth(POLICIES); });
+    after(() => both?.close());
+    for (const [name, call] of Object.entries(SCRIPT)) it(name, () => assertSame(both, { stream, ...call }));
   });
 }
 
-it('waits are long enough to differ, and Retry-After is waited for to the millisecond', async () => {
+it('waits are long enough to differ, and Retry-After is waited for to the millisecond', async (t) => {
+  const both = await startBoth(POLICIES);
+  t.after(() => both.close());
   const waits = async (faults) => {
-    const { facts } = await assertSame({ first: [...faults, 'ok'] });
+    const { facts } = await assertSame(both, { first: [...faults, 'ok'] });
     return facts.filter(([type]) => type === 'attempt_failed').map((each) => each.at(-1));
   };
   const [once, again] = await waits(['reset', 'http-500']);
@@ -186,10 +228,12 @@ it('waits are long enough to differ, and Retry-After is waited for to the millis
   assert.deepEqual(await waits([{ fault: 'http-503', retryAfter: 1 }]), [1000]);
 });
 
-it('breakers open at the same call, for the same time, and answer for the endpoint', async () => {
+it('breakers open at the same call, for the same time, and answer for the endpoint', async (t) => {
+  const both = await startBoth({ default: { ...POLICIES.default, breaker: { consecutive: 3 } } });
+  t.after(() => both.close());
   const outcomes = [];
-  for (let at = 0; at < 3; at += 1) {
-    const { error, facts } = await assertSame({ model: 'fragile', stream: true, first: ['reset', 'reset'] });
+  for (let at = 0; at < 4; at += 1) {
+    const { error, facts } = await assertSame(both, { stream: true, first: ['reset', 'reset', 'reset'] });
     outcomes.push([error[0], facts.filter(([type]) => type === 'breaker_opened').length]);
   }
   assert.deepEqual(outcomes.map(([code]) => code).at(-1), 'circuit_open');
