@@ -145,6 +145,10 @@ impl Runtime for PageRuntime {
         Nap::new(&self.bell, ms)
     }
 
+    fn sleeps(&self) -> bool {
+        true
+    }
+
     fn send(&self, _: &Endpoint, request: Request) -> Fetch {
         // A page is not told how a body was compressed.
         Fetch::send(&self.host, &request).of_unknown_length()
