@@ -20,6 +20,7 @@ use crate::{
 };
 use std::{
     future::{Future, poll_fn},
+    mem,
     ops::Range,
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -56,6 +57,8 @@ pub struct Body<R: Runtime> {
     length: usize,
     /// The timer that is armed, and for when. It may be early: then it is armed again.
     timer: Option<(Instant, R::Sleep)>,
+    /// It was: something may have happened that the call has been waiting for.
+    woken_early: bool,
     /// When a host that sleeps is to poll this again at the latest.
     wakes_at: Option<Instant>,
     client_gone: bool,
@@ -84,6 +87,7 @@ pub async fn open<R: Runtime>(runtime: R, call: Call) -> Option<Opened<R>> {
         buffer: Vec::new(),
         length: 0,
         timer: None,
+        woken_early: false,
         wakes_at: None,
         client_gone: false,
         over: false,
@@ -212,6 +216,9 @@ impl<R: Runtime> Body<R> {
             let Some(at) = self.call.poll_timeout() else { return Poll::Ready(Step::Over) };
             match self.poll_timer(context, at) {
                 Poll::Ready(()) => self.call.handle_input(self.runtime.now(), Input::Timeout),
+                Poll::Pending if mem::take(&mut self.woken_early) && self.call.looks_again(self.runtime.now()) => {
+                    self.call.handle_input(self.runtime.now(), Input::Timeout);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -313,7 +320,10 @@ impl<R: Runtime> Body<R> {
             }
             let Some((armed, sleep)) = &mut self.timer else { return Poll::Pending };
             match Pin::new(sleep).poll(context) {
-                Poll::Ready(()) => self.timer = None,
+                Poll::Ready(()) => {
+                    self.woken_early = now < *armed;
+                    self.timer = None;
+                }
                 Poll::Pending => {
                     // It may be overdue, where something else has woken the host.
                     self.wakes_at = self.runtime.sleeps().then(|| now.max(*armed));

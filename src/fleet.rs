@@ -20,6 +20,7 @@ pub struct Fleet {
     /// Before each endpoint, by its place and that of the entry of `models`.
     gates: BTreeMap<(usize, usize), Gate>,
     shared: Option<Shared>,
+    patient: bool,
 }
 
 /// The store that isolates share.
@@ -134,6 +135,17 @@ impl Fleet {
     /// One whose breakers are kept on this machine, for a page's next life and for its other tabs.
     pub fn at_hand() -> Self {
         Self { shared: Some(Shared { breakers: 0, elects: false, at_hand: true }), ..Self::default() }
+    }
+
+    /// All calls are one caller's own, who has nowhere else to go: in line they wait until their deadlines, however many
+    /// they are.
+    pub fn patient(self) -> Self {
+        Self { patient: true, ..self }
+    }
+
+    /// See [`Fleet::patient`].
+    pub const fn is_patient(&self) -> bool {
+        self.patient
     }
 
     /// The store that isolates share, if there is one.

@@ -82,7 +82,7 @@ impl Shared {
             return Err(js_sys::Error::new(&serde_json::to_string(&mistakes).unwrap_or_default()).into());
         };
         let fleet = if host.page_store().is_some() { Fleet::at_hand() } else { Fleet::default() };
-        Ok(Self { settings, fleet: Rc::new(RefCell::new(fleet)), host, bell: Rc::default() })
+        Ok(Self { settings, fleet: Rc::new(RefCell::new(fleet.patient())), host, bell: Rc::default() })
     }
 
     /// See [`crate::Core::call`].
@@ -112,8 +112,11 @@ impl Shared {
             }
         };
         match opened {
-            Some(opened) => Ok(brought(opened, &request_id).await),
-            None => Err(JsValue::UNDEFINED),
+            Some(opened) => Ok(brought(opened, &request_id, Rc::clone(&self.bell)).await),
+            None => {
+                self.bell.ring();
+                Err(JsValue::UNDEFINED)
+            }
         }
     }
 
@@ -166,7 +169,9 @@ fn wished(policy: Rc<Policy>, wishes: &Wishes) -> Rc<Policy> {
 }
 
 /// The answer of a call: whole where its body is at hand at once, else with a [`Handoff`] that the rest comes by.
-async fn brought(opened: Opened<PageRuntime>, request_id: &str) -> JsValue {
+///
+/// At its end those who stand in line for its place are woken: timers of hidden pages come too seldom for that.
+async fn brought(opened: Opened<PageRuntime>, request_id: &str, bell: Rc<Bell>) -> JsValue {
     let Opened { head, mut body } = opened;
     let mut first = Vec::new();
     if head.headers.media_type() != "text/event-stream" {
@@ -174,7 +179,10 @@ async fn brought(opened: Opened<PageRuntime>, request_id: &str) -> JsValue {
         for _ in 0..2 {
             match body.next().await {
                 Some(piece) => first.push(piece),
-                None => return told(head, request_id, &first.pop().and_then(only).unwrap_or_default()),
+                None => {
+                    bell.ring();
+                    return told(head, request_id, &first.pop().and_then(only).unwrap_or_default());
+                }
             }
         }
     }
@@ -182,21 +190,28 @@ async fn brought(opened: Opened<PageRuntime>, request_id: &str) -> JsValue {
     let answer = told(head, request_id, &handoff);
     spawn_local(async move {
         let pump = Pump::new(body, handoff.unchecked_into::<Writer>());
-        for piece in first {
-            if !pump.write(piece).await {
-                return pump.end(false).await;
-            }
-        }
-        let whole = loop {
-            match pump.step().await {
-                Progress::Going => {}
-                Progress::Whole => break true,
-                Progress::Broken => break false,
-            }
-        };
+        let whole = bring(first, &pump).await;
         pump.end(whole).await;
+        drop(pump);
+        bell.ring();
     });
     answer
+}
+
+/// Whether the body came to its end.
+async fn bring(first: Vec<Piece<JsChunk>>, pump: &Pump<PageRuntime>) -> bool {
+    for piece in first {
+        if !pump.write(piece).await {
+            return false;
+        }
+    }
+    loop {
+        match pump.step().await {
+            Progress::Going => {}
+            Progress::Whole => return true,
+            Progress::Broken => return false,
+        }
+    }
 }
 
 /// The only piece of a whole answer.

@@ -202,6 +202,16 @@ impl Call {
         }
     }
 
+    /// Looks at the next chance whether what it waits for has come, as the host says that it may have. False: it waits
+    /// for nothing that others give.
+    pub fn looks_again(&mut self, now: Instant) -> bool {
+        let waits = self.awaiting_word.is_some() || self.line.is_some();
+        if waits {
+            self.looks_at = now;
+        }
+        waits
+    }
+
     /// Lets the call through to a target, in its turn if it stands in line.
     pub(super) fn enter(&mut self, now: Instant, target: usize, turn: Option<Turn>) -> Result<Ticket, Turned> {
         let Some(chosen) = self.order.model.targets.get(target) else { return Err(Turned::Shut) };

@@ -174,14 +174,13 @@ impl Call {
     /// wait.
     fn stand_in_line(&mut self, now: Instant, targets: &[usize], paid: Option<usize>) -> bool {
         let mut fleet = self.fleet.borrow_mut();
-        let line = *self.line.get_or_insert_with(|| Line {
-            turn: fleet.issue_turn(),
-            until: now.after(longest_wait_ms(now.until(self.deadline))),
-            paid,
-        });
+        let patient = fleet.is_patient();
+        let longest_ms = if patient { u64::MAX } else { longest_wait_ms(now.until(self.deadline)) };
+        let line =
+            *self.line.get_or_insert_with(|| Line { turn: fleet.issue_turn(), until: now.after(longest_ms), paid });
         let mut waits = false;
         for target in targets.iter().filter_map(|target| self.order.model.targets.get(*target)) {
-            let most = target.endpoint.max_concurrency.unwrap_or(u32::MAX);
+            let most = target.endpoint.max_concurrency.filter(|_| !patient).unwrap_or(u32::MAX);
             waits |= fleet.load(target.index).wait(now, line.turn, most);
         }
         waits && now < line.until
