@@ -2,232 +2,257 @@
 //!
 //! Every field is optional here, so that one reading finds every mistake; [`crate::settings`]
 //! decides what is required and gives the defaults. Times are milliseconds.
+//!
+//! Read by hand, not by Serde: that one stops at its first mistake, and what it derives for these structures is
+//! 50 kB of wasm.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use serde_path_to_error::Segment;
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 /// A list whose element is `None` where it could not be read (and was reported).
 pub type List<T> = Vec<Option<T>>;
 
-/// The whole of `CONFIG`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    pub(crate) endpoints: List<EndpointConfig>,
-    pub(crate) models: List<ModelConfig>,
-    pub(crate) policies: BTreeMap<String, PolicyConfig>,
-    pub(crate) clients: Option<List<ClientConfig>>,
-    pub(crate) open: bool,
-    pub(crate) cors: CorsConfig,
-    pub(crate) admin_key_secret: Option<String>,
+/// An object whose keys are names.
+pub type Named<T> = Vec<(String, T)>;
+
+/// Structures of `CONFIG`, each field of which may be absent.
+macro_rules! forms {
+    ($($(#[$about:meta])* pub struct $form:ident { $($field:ident: $type:ty,)* })*) => {$(
+        $(#[$about])*
+        #[derive(Debug, Default)]
+        pub struct $form {
+            $(pub(crate) $field: $type,)*
+        }
+
+        impl Form for $form {
+            fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+                let fields = reader.fields(value, &[$(name_of(stringify!($field))),*])?;
+                Some(Self { $($field: reader.field(fields, const { name_of(stringify!($field)) }),)* })
+            }
+        }
+    )*};
 }
 
-/// One server.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EndpointConfig {
-    pub(crate) name: Option<String>,
-    pub(crate) provider: Option<Provider>,
-    pub(crate) mode: Option<Mode>,
-    pub(crate) base_url: Option<String>,
-    pub(crate) api_key_secret: Option<String>,
-    pub(crate) via: Option<String>,
-    pub(crate) max_concurrency: Option<u32>,
-    pub(crate) r#continue: Option<bool>,
-    pub(crate) native: Option<bool>,
-    pub(crate) max_execution_ms: Option<u64>,
-    pub(crate) max_ttl_ms: Option<u64>,
-    pub(crate) max_subrequests: Option<u32>,
+/// Choices between words.
+macro_rules! words {
+    ($($(#[$about:meta])* pub enum $choice:ident { $($(#[$meaning:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $choice {
+            $($(#[$meaning])* $variant,)*
+        }
+
+        impl $choice {
+            /// What `CONFIG` calls them, in their order.
+            pub(crate) const WORDS: &[&str] = &[$($word),*];
+
+            /// What `CONFIG` calls it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl Form for $choice {
+            fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+                const ALL: &[$choice] = &[$($choice::$variant),*];
+                ALL.get(reader.word(value, Self::WORDS)?).copied()
+            }
+        }
+    )*};
 }
 
-/// What kind of server an endpoint is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Provider {
-    /// vLLM, or any OpenAI-compatible server.
-    #[default]
-    Vllm,
-    /// RunPod serverless.
-    Runpod,
-    /// A gateway of our own.
-    Fairlead,
+forms! {
+    /// The whole of `CONFIG`.
+    pub struct Config {
+        endpoints: List<EndpointConfig>,
+        models: List<ModelConfig>,
+        policies: Named<PolicyConfig>,
+        clients: Option<List<ClientConfig>>,
+        open: bool,
+        cors: CorsConfig,
+        admin_key_secret: Option<String>,
+    }
+
+    /// One server.
+    pub struct EndpointConfig {
+        name: Option<String>,
+        provider: Option<Provider>,
+        mode: Option<Mode>,
+        base_url: Option<String>,
+        api_key_secret: Option<String>,
+        via: Option<String>,
+        max_concurrency: Option<u64>,
+        r#continue: Option<bool>,
+        native: Option<bool>,
+        max_execution_ms: Option<u64>,
+        max_ttl_ms: Option<u64>,
+        max_subrequests: Option<u64>,
+    }
+
+    /// One name that clients may ask for.
+    pub struct ModelConfig {
+        name: Option<String>,
+        strategy: Option<Strategy>,
+        policy: Option<String>,
+        targets: List<TargetConfig>,
+    }
+
+    /// One endpoint that can serve a model.
+    pub struct TargetConfig {
+        endpoint: Option<String>,
+        model: Option<String>,
+        weight: Option<u64>,
+    }
+
+    /// Overrides of a policy's defaults.
+    pub struct PolicyConfig {
+        preset: Option<Preset>,
+        deadline_ms: Option<u64>,
+        headers_ms: Option<u64>,
+        first_token_ms: Option<u64>,
+        prefill_ms_per_kib: Option<u64>,
+        idle_ms: Option<u64>,
+        progress_ms: Option<u64>,
+        queue_ms: Option<u64>,
+        max_attempts: Option<u64>,
+        backoff: BackoffConfig,
+        retry_after_max_ms: Option<u64>,
+        keepalive_ms: Option<u64>,
+        commit_after_ms: Option<u64>,
+        on_deadline: Option<OnDeadline>,
+        forward: Option<Forward>,
+        resume: Option<Resume>,
+        stream_internally: Option<bool>,
+        hedge_after_ms: Option<u64>,
+        max_request_bytes: Option<u64>,
+        breaker: BreakerConfig,
+        budget: BudgetConfig,
+    }
+
+    /// Overrides of the backoff.
+    pub struct BackoffConfig {
+        base_ms: Option<u64>,
+        throttled_base_ms: Option<u64>,
+        max_ms: Option<u64>,
+    }
+
+    /// Overrides of the retry budget.
+    pub struct BudgetConfig {
+        capacity: Option<u64>,
+        transient_cost: Option<u64>,
+        throttled_cost: Option<u64>,
+        refund: Option<u64>,
+    }
+
+    /// Overrides of the circuit breaker.
+    pub struct BreakerConfig {
+        enabled: Option<bool>,
+        failure_ratio: Option<f64>,
+        min_calls: Option<u64>,
+        window_ms: Option<u64>,
+        consecutive: Option<u64>,
+        open_ms: Option<u64>,
+        max_open_ms: Option<u64>,
+        probe_ratio: Option<f64>,
+        slow_first_token_ms: Option<u64>,
+    }
+
+    /// Somebody with keys.
+    pub struct ClientConfig {
+        name: Option<String>,
+        keys_sha256: List<String>,
+        models: Option<List<String>>,
+        policies: List<String>,
+        runpod: List<String>,
+        rate_limiter: Option<String>,
+        requests_per_minute: Option<u64>,
+        max_concurrency: Option<u64>,
+        max_tokens: Option<u64>,
+        max_n: Option<u64>,
+    }
+
+    /// Which pages may call from a browser.
+    pub struct CorsConfig {
+        origins: List<String>,
+    }
 }
 
-/// How a RunPod endpoint is spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// `/run`, `/status`, `/stream`, `/cancel`.
-    #[default]
-    Jobs,
-    /// RunPod's own OpenAI proxy.
-    Openai,
-    /// A load-balancer endpoint.
-    LoadBalancer,
-}
+words! {
+    /// What kind of server an endpoint is.
+    #[derive(Default)]
+    pub enum Provider {
+        /// vLLM, or any OpenAI-compatible server.
+        #[default]
+        Vllm = "vllm",
+        /// RunPod serverless.
+        Runpod = "runpod",
+        /// A gateway of our own.
+        Fairlead = "fairlead",
+    }
 
-/// One name that clients may ask for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    pub(crate) name: Option<String>,
-    pub(crate) strategy: Option<Strategy>,
-    pub(crate) policy: Option<String>,
-    pub(crate) targets: List<TargetConfig>,
-}
+    /// How a RunPod endpoint is spoken to.
+    #[derive(Default)]
+    pub enum Mode {
+        /// `/run`, `/status`, `/stream`, `/cancel`.
+        #[default]
+        Jobs = "jobs",
+        /// RunPod's own OpenAI proxy.
+        Openai = "openai",
+        /// A load-balancer endpoint.
+        LoadBalancer = "load_balancer",
+    }
 
-/// How a model's targets are chosen from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// In order.
-    #[default]
-    Failover,
-    /// At random, by weight.
-    Weighted,
-    /// The least busy first.
-    LeastLoaded,
-}
+    /// How a model's targets are chosen from.
+    #[derive(Default)]
+    pub enum Strategy {
+        /// In order.
+        #[default]
+        Failover = "failover",
+        /// At random, by weight.
+        Weighted = "weighted",
+        /// The least busy first.
+        LeastLoaded = "least_loaded",
+    }
 
-/// One endpoint that can serve a model.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TargetConfig {
-    pub(crate) endpoint: Option<String>,
-    pub(crate) model: Option<String>,
-    pub(crate) weight: Option<u32>,
-}
+    /// Timers that suit a kind of use; other fields override them.
+    pub enum Preset {
+        /// Short answers that somebody waits for.
+        Simple = "simple",
+        /// Code.
+        Code = "code",
+        /// Long documents.
+        Document = "document",
+        /// Models that think first.
+        Reasoning = "reasoning",
+    }
 
-/// Overrides of a policy's defaults.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PolicyConfig {
-    pub(crate) preset: Option<Preset>,
-    pub(crate) deadline_ms: Option<u64>,
-    pub(crate) headers_ms: Option<u64>,
-    pub(crate) first_token_ms: Option<u64>,
-    pub(crate) prefill_ms_per_kib: Option<u64>,
-    pub(crate) idle_ms: Option<u64>,
-    pub(crate) progress_ms: Option<u64>,
-    pub(crate) queue_ms: Option<u64>,
-    pub(crate) max_attempts: Option<u32>,
-    pub(crate) backoff: BackoffConfig,
-    pub(crate) retry_after_max_ms: Option<u64>,
-    pub(crate) keepalive_ms: Option<u64>,
-    pub(crate) commit_after_ms: Option<u64>,
-    pub(crate) on_deadline: Option<OnDeadline>,
-    pub(crate) forward: Option<Forward>,
-    pub(crate) resume: Option<Resume>,
-    pub(crate) stream_internally: Option<bool>,
-    pub(crate) hedge_after_ms: Option<u64>,
-    pub(crate) max_request_bytes: Option<u64>,
-    pub(crate) breaker: BreakerConfig,
-    pub(crate) budget: BudgetConfig,
-}
+    /// What a call whose deadline comes ends in.
+    pub enum OnDeadline {
+        /// An error.
+        Error = "error",
+        /// What there is.
+        Partial = "partial",
+    }
 
-/// Timers that suit a kind of use; other fields override them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Preset {
-    /// Short answers that somebody waits for.
-    Simple,
-    /// Code.
-    Code,
-    /// Long documents.
-    Document,
-    /// Models that think first.
-    Reasoning,
-}
+    /// How a stream's bytes travel.
+    pub enum Forward {
+        /// Every chunk is seen before it goes on.
+        Checked = "checked",
+        /// By the platform's own pipe, checked behind it.
+        Native = "native",
+    }
 
-/// What a call whose deadline comes ends in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnDeadline {
-    /// An error.
-    Error,
-    /// What there is.
-    Partial,
-}
-
-/// How a stream's bytes travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Forward {
-    /// Every chunk is seen before it goes on.
-    Checked,
-    /// By the platform's own pipe, checked behind it.
-    Native,
-}
-
-/// What to do when a stream breaks behind its first content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Resume {
-    /// End in an error.
-    Off,
-    /// Ask a target to go on.
-    Continue,
-    /// Ask again from the start and compare.
-    Verify,
-}
-
-/// Overrides of the backoff.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BackoffConfig {
-    pub(crate) base_ms: Option<u64>,
-    pub(crate) throttled_base_ms: Option<u64>,
-    pub(crate) max_ms: Option<u64>,
-}
-
-/// Overrides of the retry budget.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BudgetConfig {
-    pub(crate) capacity: Option<u32>,
-    pub(crate) transient_cost: Option<u32>,
-    pub(crate) throttled_cost: Option<u32>,
-    pub(crate) refund: Option<u32>,
-}
-
-/// Overrides of the circuit breaker.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BreakerConfig {
-    pub(crate) enabled: Option<bool>,
-    pub(crate) failure_ratio: Option<f64>,
-    pub(crate) min_calls: Option<u32>,
-    pub(crate) window_ms: Option<u64>,
-    pub(crate) consecutive: Option<u32>,
-    pub(crate) open_ms: Option<u64>,
-    pub(crate) max_open_ms: Option<u64>,
-    pub(crate) probe_ratio: Option<f64>,
-    pub(crate) slow_first_token_ms: Option<u64>,
-}
-
-/// Somebody with keys.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ClientConfig {
-    pub(crate) name: Option<String>,
-    pub(crate) keys_sha256: List<String>,
-    pub(crate) models: Option<List<String>>,
-    pub(crate) policies: List<String>,
-    pub(crate) runpod: List<String>,
-    pub(crate) rate_limiter: Option<String>,
-    pub(crate) requests_per_minute: Option<u32>,
-    pub(crate) max_concurrency: Option<u32>,
-    pub(crate) max_tokens: Option<u32>,
-    pub(crate) max_n: Option<u32>,
-}
-
-/// Which pages may call from a browser.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CorsConfig {
-    pub(crate) origins: List<String>,
+    /// What to do when a stream breaks behind its first content.
+    pub enum Resume {
+        /// End in an error.
+        Off = "off",
+        /// Ask a target to go on.
+        Continue = "continue",
+        /// Ask again from the start and compare.
+        Verify = "verify",
+    }
 }
 
 /// One mistake in `CONFIG`.
@@ -257,7 +282,7 @@ impl fmt::Display for Mistake {
 /// Each part is a binding's name and its value: an object, or text that holds JSON.
 pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec<Mistake>) {
     let mut whole = Map::new();
-    let mut origins: BTreeMap<String, String> = BTreeMap::new();
+    let mut origins: Named<String> = Vec::new();
     let mut mistakes = Vec::new();
     let mut any = false;
     for (binding, value) in parts {
@@ -285,9 +310,10 @@ pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec
             }
         };
         for (key, value) in fields {
-            if let Some(earlier) = origins.insert(key.clone(), binding.clone()) {
+            if let Some((_, earlier)) = origins.iter().find(|(other, _)| *other == key) {
                 mistakes.push(Mistake::at(&*key, format!("stands twice: in {earlier} and in {binding}")));
             }
+            origins.push((key.clone(), binding.clone()));
             whole.insert(key, value);
         }
     }
@@ -297,45 +323,154 @@ pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec
     (Value::Object(whole), mistakes)
 }
 
-/// Reads a value into its type and reports everything in it that does not fit.
-///
-/// Serde stops at its first error, so what it names is reported, taken out, and the rest is read
-/// again; each round takes one node away, so it ends.
-pub fn read<T: DeserializeOwned + Default>(mut value: Value) -> (T, Vec<Mistake>) {
-    let mut mistakes = Vec::new();
-    loop {
-        let error = match serde_path_to_error::deserialize(&value) {
-            Ok(config) => return (config, mistakes),
-            Err(error) => error,
-        };
-        let path = error.path().clone();
-        mistakes.push(Mistake::at(path.to_string(), error.into_inner().to_string()));
-        if !take_out(&mut value, path.iter()) {
-            return (T::default(), mistakes);
-        }
+/// Reads a value and reports everything in it that does not fit.
+pub fn read<T: Form + Default>(value: &Value) -> (T, Vec<Mistake>) {
+    let mut reader = Reader { path: String::new(), mistakes: Vec::new() };
+    let config = T::read(value, &mut reader).unwrap_or_default();
+    (config, reader.mistakes)
+}
+
+/// What a value can be read as.
+pub trait Form: Sized {
+    /// Reads it; `None` when it does not fit, which has been reported.
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self>;
+}
+
+impl Form for String {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        reader.fit(value.as_str(), "must be a string").map(str::to_owned)
     }
 }
 
-/// Removes the node that a path leads to (in a list it becomes null, so that indices hold).
-fn take_out<'a>(mut value: &mut Value, path: impl Iterator<Item = &'a Segment>) -> bool {
-    let mut path = path.peekable();
-    while let Some(segment) = path.next() {
-        let last = path.peek().is_none();
-        match (segment, value) {
-            (Segment::Map { key }, Value::Object(fields)) if last => return fields.remove(key).is_some(),
-            (Segment::Map { key }, Value::Object(fields)) => match fields.get_mut(key) {
-                Some(inner) => value = inner,
-                None => return false,
-            },
-            (Segment::Seq { index }, Value::Array(items)) => match items.get_mut(*index) {
-                Some(item) if last => return !std::mem::take(item).is_null(),
-                Some(item) => value = item,
-                None => return false,
-            },
-            _ => return false,
-        }
+impl Form for u64 {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        reader.fit(value.as_u64(), "must be a whole number of at least 0")
     }
-    false
+}
+
+impl Form for f64 {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        reader.fit(value.as_f64(), "must be a number")
+    }
+}
+
+impl Form for bool {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        reader.fit(value.as_bool(), "must be true or false")
+    }
+}
+
+impl<T: Form> Form for Option<T> {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        if value.is_null() { Some(None) } else { T::read(value, reader).map(Some) }
+    }
+}
+
+impl<T: Form> Form for List<T> {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        let items = reader.fit(value.as_array(), "must be a list")?;
+        let mut list = Self::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let above = reader.enter(format_args!("[{index}]"));
+            list.push(T::read(item, reader));
+            reader.path.truncate(above);
+        }
+        Some(list)
+    }
+}
+
+impl<T: Form> Form for Named<T> {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        let items = reader.fit(value.as_object(), "must be an object")?;
+        let mut named = Self::with_capacity(items.len());
+        for (name, item) in items {
+            let above = reader.enter(format_args!(".{name}"));
+            named.extend(T::read(item, reader).map(|item| (name.clone(), item)));
+            reader.path.truncate(above);
+        }
+        Some(named)
+    }
+}
+
+/// Knows where in `CONFIG` a value stands, and collects what is wrong.
+pub struct Reader {
+    path: String,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    /// Goes to something inside; returns how much of the path leads back.
+    fn enter(&mut self, step: fmt::Arguments<'_>) -> usize {
+        let above = self.path.len();
+        // Text can always be written into a string.
+        let _ = fmt::Write::write_fmt(&mut self.path, step);
+        above
+    }
+
+    fn report(&mut self, message: String) {
+        let path = self.path.strip_prefix('.').unwrap_or(&self.path);
+        self.mistakes.push(Mistake::at(path, message));
+    }
+
+    fn fit<T>(&mut self, read: Option<T>, message: &str) -> Option<T> {
+        if read.is_none() {
+            self.report(message.to_owned());
+        }
+        read
+    }
+
+    /// An object that has only these fields.
+    fn fields<'a>(&mut self, value: &'a Value, known: &[&str]) -> Option<&'a Map<String, Value>> {
+        let fields = self.fit(value.as_object(), "must be an object")?;
+        for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
+            let above = self.enter(format_args!(".{name}"));
+            self.report(format!("is unknown; here may stand {}", one_of(known)));
+            self.path.truncate(above);
+        }
+        Some(fields)
+    }
+
+    /// What stands in this field; the default if nothing does, or nothing that fits.
+    fn field<T: Form + Default>(&mut self, fields: &Map<String, Value>, name: &str) -> T {
+        let Some(value) = fields.get(name) else { return T::default() };
+        let above = self.enter(format_args!(".{name}"));
+        let read = T::read(value, self);
+        self.path.truncate(above);
+        read.unwrap_or_default()
+    }
+
+    /// Which of these words it is.
+    fn word(&mut self, value: &Value, words: &[&str]) -> Option<usize> {
+        let place = words.iter().position(|word| value.as_str() == Some(word));
+        if place.is_none() {
+            self.report(format!("must be {}", one_of(words)));
+        }
+        place
+    }
+}
+
+/// Words as a choice: "`a`, `b` or `c`".
+pub(crate) fn one_of(words: &[&str]) -> String {
+    let mut text = String::new();
+    for (index, word) in words.iter().enumerate() {
+        let before = match words.len().saturating_sub(index) {
+            _ if index == 0 => "`",
+            1 => "` or `",
+            _ => "`, `",
+        };
+        text.push_str(before);
+        text.push_str(word);
+    }
+    text.push('`');
+    text
+}
+
+/// A field's name without what Rust needs before a keyword.
+const fn name_of(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
 }
 
 #[cfg(test)]
@@ -345,7 +480,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_found_in_one_reading() {
-        let (config, mistakes) = read::<Config>(json!({
+        let (config, mistakes) = read::<Config>(&json!({
             "endpoints": [{ "name": "a", "provider": "ollama", "base": 1 }, 7],
             "models": [{ "name": 5, "targets": [{ "endpoint": "a", "wieght": 2 }] }],
             "policies": { "p": { "idle_ms": -1, "backoff": { "base_ms": "x" } } },
@@ -369,6 +504,30 @@ mod tests {
         );
         assert_eq!(config.endpoints.len(), 2);
         assert!(config.endpoints[1].is_none());
+    }
+
+    #[test]
+    fn a_mistake_says_what_would_be_right() {
+        let (_, mistakes) = read::<Config>(&json!({
+            "endpoints": { "a": {} },
+            "models": [{ "name": 5, "strategy": "fastest", "targets": [null, { "wieght": 2, "weight": -1 }] }],
+            "policies": { "p": { "breaker": { "failure_ratio": "half" } } },
+            "open": "yes",
+        }));
+        let said: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "endpoints: must be a list",
+                "models[0].name: must be a string",
+                "models[0].strategy: must be `failover`, `weighted` or `least_loaded`",
+                "models[0].targets[0]: must be an object",
+                "models[0].targets[1].wieght: is unknown; here may stand `endpoint`, `model` or `weight`",
+                "models[0].targets[1].weight: must be a whole number of at least 0",
+                "policies.p.breaker.failure_ratio: must be a number",
+                "open: must be true or false",
+            ]
+        );
     }
 
     #[test]

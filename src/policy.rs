@@ -190,9 +190,9 @@ impl Policy {
             breaker.slow_first_token_ms = Some(slow_ms);
         }
 
-        let mut count = |field: &mut u32, value: Option<u32>, name: &str, least: u32, most: u32| {
+        let mut count = |field: &mut u32, value: Option<u64>, name: &str, least: u32, most: u32| {
             let mut wide = u64::from(*field);
-            set(&mut wide, value.map(u64::from), name, least.into(), most.into());
+            set(&mut wide, value, name, least.into(), most.into());
             *field = u32::try_from(wide).unwrap_or(*field);
         };
         let BreakerConfig { min_calls, consecutive, .. } = config.breaker;
@@ -232,7 +232,7 @@ mod tests {
 
     fn policy(json: &str) -> (Policy, Vec<Mistake>) {
         let mut mistakes = Vec::new();
-        let config = serde_json::from_str(json).unwrap();
+        let (config, _) = crate::config::read(&serde_json::from_str(json).unwrap());
         (Policy::new(&config, "policies.x", &mut mistakes), mistakes)
     }
 

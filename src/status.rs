@@ -5,7 +5,6 @@
 use crate::{
     breaker::{Record, View},
     call,
-    config::Provider,
     fleet::{Fleet, Which},
     runtime::StoreError,
     settings::{Endpoint, Model, Settings},
@@ -39,7 +38,7 @@ struct StoreStatus {
 #[derive(Debug, Serialize)]
 struct EndpointStatus<'a> {
     name: &'a str,
-    provider: Provider,
+    provider: &'static str,
     /// By an operator's word.
     isolated: bool,
     /// What the store says of that.
@@ -140,7 +139,7 @@ impl<'a> EndpointStatus<'a> {
         let breakers = entries().map(|entry| BreakerStatus::new(settings, fleet, now, index, entry, heard)).collect();
         Self {
             name: &endpoint.name,
-            provider: endpoint.provider,
+            provider: endpoint.provider.as_str(),
             isolated: fleet.gate(which).breaker.is_isolated(),
             stored: stored(heard, which),
             in_flight,

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, rc::Rc};
 /// Reads and validates `CONFIG`.
 pub(super) fn read(parts: impl IntoIterator<Item = (String, Value)>, environment: &dyn Environment) -> Reading {
     let (value, mut mistakes) = config::assemble(parts);
-    let (config, unfit) = config::read::<Config>(value);
+    let (config, unfit) = config::read::<Config>(&value);
     mistakes.extend(unfit);
     let mut check = Check { environment, mistakes: Vec::new(), warnings: Vec::new() };
     let settings = check.settings(&config);
@@ -103,14 +103,14 @@ impl Check<'_> {
         }
         self.no_effect(path, "continue", config.r#continue.is_some());
         let max_concurrency =
-            config.max_concurrency.map(|most| self.bounded(path, "max_concurrency", Some(most), 1, 1, 1_000_000));
+            config.max_concurrency.map(|most| self.count(path, "max_concurrency", Some(most), 1, 1, 1_000_000));
         if config.provider.is_none() {
-            self.mistake(format!("{path}.provider"), "is missing: `vllm`, `runpod` or `fairlead`");
+            self.mistake(format!("{path}.provider"), format!("is missing: {}", config::one_of(Provider::WORDS)));
         }
         let max_execution_ms =
             self.bounded(path, "max_execution_ms", config.max_execution_ms, 600_000, 5000, LONGEST_JOB);
         let max_ttl_ms = self.bounded(path, "max_ttl_ms", config.max_ttl_ms, 3_600_000, 10_000, LONGEST_JOB);
-        let max_subrequests = self.bounded(path, "max_subrequests", config.max_subrequests, 1000, 10, 10_000);
+        let max_subrequests = self.count(path, "max_subrequests", config.max_subrequests, 1000, 10, 10_000);
         if config.provider.is_some_and(|provider| provider != Provider::Runpod) {
             for (field, set) in [
                 ("mode", config.mode.is_some()),
@@ -163,20 +163,18 @@ impl Check<'_> {
     }
 
     /// A number that must be from `least` to `most`.
-    fn bounded<N: PartialOrd + std::fmt::Display + Copy>(
-        &mut self,
-        path: &str,
-        field: &str,
-        value: Option<N>,
-        default: N,
-        least: N,
-        most: N,
-    ) -> N {
+    fn bounded(&mut self, path: &str, field: &str, value: Option<u64>, default: u64, least: u64, most: u64) -> u64 {
         let value = value.unwrap_or(default);
         if !(least..=most).contains(&value) {
             self.mistake(format!("{path}.{field}"), format!("is {value}; it must be from {least} to {most}"));
         }
         value
+    }
+
+    /// The same, for small numbers.
+    fn count(&mut self, path: &str, field: &str, value: Option<u64>, default: u32, least: u32, most: u32) -> u32 {
+        let value = self.bounded(path, field, value, default.into(), least.into(), most.into());
+        u32::try_from(value).unwrap_or(most)
     }
 
     fn policy(&mut self, name: &str, config: &PolicyConfig) -> Policy {
@@ -233,7 +231,7 @@ impl Check<'_> {
                 let message = "has an effect under `\"strategy\": \"weighted\"` only";
                 self.warnings.push(Mistake::at(format!("{path}.weight"), message));
             }
-            let weight = self.bounded(&path, "weight", target.weight, 1, 0, 1_000_000);
+            let weight = self.count(&path, "weight", target.weight, 1, 0, 1_000_000);
             let Some(name) = &target.endpoint else {
                 self.mistake(format!("{path}.endpoint"), "is missing: the name of an endpoint");
                 continue;
