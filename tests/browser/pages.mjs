@@ -109,10 +109,15 @@ class Pages {
   async #file(path, wishes) {
     const type = TYPES[extname(path)] ?? 'text/html; charset=utf-8';
     if (path === '/') return { type, csp: wishes.get('csp'), body: blank(wishes.get('entry')) };
-    if (path === '/start.js') return { type, body: await readFile(START) };
+    if (path === '/start.js') return { type, body: started(wishes.get('entry'), await readFile(START, 'utf8')) };
     const [, name, rest] = /^\/([^/]+)\/(.+)$/.exec(path); // a URL's path has no dots left that lead upwards
     return { type, body: await readFile(new URL(rest, this.#folders.get(name))) };
   }
+}
+
+/** The package is imported at the top, so that the page's `load` waits for it. */
+function started(entry, rest) {
+  return `import * as fairlead from '/fairlead/${entry}';\nglobalThis.fairlead = fairlead;\n${rest}`;
 }
 
 function blank(entry) {

@@ -1,20 +1,14 @@
-// Runs in each page of the tests: the package as `fairlead`, and what a test needs to tell what came of a call. Nothing
-// but plain data leaves a page.
+// Runs in each page of the tests, behind the import of the package as `fairlead`: what a test needs to tell what came of
+// a call. Nothing but plain data leaves a page.
 
-const { searchParams } = new URL(import.meta.url);
-globalThis.fairlead = await import(`/fairlead/${searchParams.get('entry')}`);
-
-/** An error's classes and fields. */
+/** An error's fields, and which of the package's classes it is an instance of. */
 globalThis.tell = (error) => {
-  const classes = [];
-  for (let at = Object.getPrototypeOf(error); at && at !== Object.prototype; at = Object.getPrototypeOf(at)) {
-    classes.push(at.constructor.name);
-  }
+  const isClass = (name) => /Error$/.test(name) && error instanceof fairlead[name];
+  const classes = Object.keys(fairlead).filter(isClass).sort();
   const { name, message, code, param, status, requestId, attempts, retryable, partial } = error;
   return {
     name, message, code, param, status, requestId, attempts, retryable, classes,
     partial: partial && { text: partial.text, usage: partial.usage },
-    isFairleadError: error instanceof fairlead.FairleadError,
     cause: error.cause && String(error.cause),
   };
 };
