@@ -101,8 +101,8 @@ function assertOutcome({ text, error, seen }, fault, expected) {
   }
 }
 
-/** Chromium itself asks again where a connection that it had kept breaks: how often is not the core's choice. */
-const REPEATED = ['reset', 'close'];
+/** Chromium itself asks again where a connection that it had kept breaks, or says 408: no choice of the core's. */
+const REPEATED = ['reset', 'close', 'http-408'];
 
 function suite(what, stream, table) {
   describe(`${what}, through the gateway`, { concurrency: 4 }, () => {
