@@ -27,6 +27,8 @@ export class Network {
     try {
       // Called anew each time: somebody may replace the global one.
       const response = await (this.#own ? this.#own(url, init) : fetch(url, init));
+      // None is followed, and a page is not even shown which it is; to the core any of them says the same.
+      if (response.type === 'opaqueredirect') return new Response(null, { status: 307 });
       this.#readable.add(originOf(url));
       return response;
     } catch (error) {
