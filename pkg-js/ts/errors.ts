@@ -180,7 +180,7 @@ export function errorOf(body: unknown, { reword, ...known }: Circumstances): Fai
     type,
     param,
     // Of pages it is known which failures will be the same again.
-    retryable: known.retryable ?? (retryable && param !== 'blocked'),
+    retryable: known.retryable ?? (retryable && param !== 'cors'),
     body,
   });
 }

@@ -100,14 +100,14 @@ describe('a server without an answer for the page', () => {
     await dead.close();
     const { error } = await ask(await pageWith(direct(url)));
     assert.deepEqual([error.name, error.code], ['ConnectionError', 'upstream_unreachable']);
-    assert.notEqual(error.param, 'blocked');
+    assert.notEqual(error.param, 'cors');
     assert.doesNotMatch(error.message, /CORS/);
     assert.ok(error.retryable);
   });
 
   it('is blocked by CORS where a gateway does not know the page', async () => {
     const { error } = await ask(await pageWith({ baseURL: `${foreign.url}/v1`, apiKey: 'any' }));
-    assert.deepEqual([error.name, error.code, error.param], ['ConnectionError', 'upstream_unreachable', 'blocked']);
+    assert.deepEqual([error.name, error.code, error.param], ['ConnectionError', 'upstream_unreachable', 'cors']);
     assert.match(error.message, /CORS/);
     assert.match(error.message, /origin/i);
     assert.ok(!error.retryable);
@@ -115,7 +115,7 @@ describe('a server without an answer for the page', () => {
 
   it('is blocked where vLLM refuses the key, whose 401 no page may read; the message says so', async () => {
     const { error } = await ask(await pageWith(direct(vllm.url, 'wrong')));
-    assert.deepEqual([error.name, error.param], ['ConnectionError', 'blocked']);
+    assert.deepEqual([error.name, error.param], ['ConnectionError', 'cors']);
     assert.match(error.message, /key/);
   });
 

@@ -168,7 +168,7 @@ describe('a failure is an error of its class', () => {
   });
 
   it('what CORS blocked will be blocked again', async () => {
-    script(() => whole(502, { error: { message: 'm', code: 'upstream_unreachable', param: 'blocked' } }));
+    script(() => whole(502, { error: { message: 'm', code: 'upstream_unreachable', param: 'cors' } }));
     const error = await failureOf(make().chat.completions.create(REQUEST));
     assert.deepEqual([error.name, error.retryable], ['ConnectionError', false]);
   });
