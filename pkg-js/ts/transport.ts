@@ -25,7 +25,7 @@ export interface Answered<T> extends Promise<T> {
 /** Fields that the core reads in a request, or lets pass by itself; all others are the caller's own. */
 const READ = new Set([
   'accept', 'anthropic-beta', 'anthropic-version', 'content-encoding', 'content-type', 'openai-beta', 'traceparent',
-  'tracestate', 'x-fairlead-deadline-ms', 'x-request-id', 'x-session-id', 'x-stainless-timeout',
+  'tracestate', 'x-fairlead-deadline-ms', 'x-session-id', 'x-stainless-timeout',
 ]);
 /** Fields that speak of a request that is not the one that goes out, or of an SDK that is not this one. */
 const DROPPED = /^(accept-encoding|connection|content-length|cookie|host|origin|referer|transfer-encoding|user-agent|x-stainless-(?!timeout$).*)$/;

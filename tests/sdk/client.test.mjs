@@ -48,8 +48,8 @@ describe('a call', () => {
     await ai.embeddings.create({ model: 'm', input: 'a' }, { policy: 'theirs' });
     const [one, two] = world.calls;
     assert.deepEqual([one.wishes.timeout, one.wishes.maxRetries, one.wishes.policy], [5, 0, 'ui']);
-    assert.deepEqual(one.own, { 'x-team': 'a', 'x-own': 'c' });
-    assert.deepEqual(one.fields, { 'content-type': 'application/json', traceparent: 't', 'x-request-id': 'r-1' });
+    assert.deepEqual(one.own, { 'x-team': 'a', 'x-own': 'c', 'x-request-id': 'r-1' });
+    assert.deepEqual(one.fields, { 'content-type': 'application/json', traceparent: 't' });
     assert.equal(two.wishes.policy, undefined);
     assert.deepEqual(two.own, { 'x-team': 'a', 'x-drop': 'b', 'x-fairlead-policy': 'theirs' });
   });

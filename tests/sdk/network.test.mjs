@@ -1,0 +1,154 @@
+// What a page is told about a request that fails.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { failureOf, globals, Network, page, tick } from './face.mjs';
+
+const URL_ = 'https://gateway.example.com/v1/chat/completions';
+const INIT = { method: 'POST', headers: { authorization: 'Bearer key' }, body: '{}' };
+const DEAD = new TypeError('Failed to fetch');
+
+/** A network on which `answer` says what becomes of each request. */
+function network(t, answer, { own } = {}) {
+  const requests = [];
+  const fetch = async (url, init) => {
+    requests.push({ url, ...init });
+    return answer(init, requests.length);
+  };
+  globals(t, { fetch: own ? () => assert.fail('the global one') : fetch });
+  return { network: new Network(own ? fetch : undefined), requests };
+}
+const opaque = { type: 'opaque' };
+const isProbe = ({ mode }) => mode === 'no-cors';
+
+describe('a request that a page sends', () => {
+  it('is answered', async (t) => {
+    page(t);
+    const response = new Response('');
+    assert.equal(await network(t, () => response).network.fetch(URL_, INIT), response);
+  });
+
+  it('was blocked where the server answers, but not for this page', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, (init) => (isProbe(init) ? opaque : Promise.reject(DEAD)));
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    const [, probe] = requests;
+    assert.deepEqual(
+      [probe.url, probe.method, probe.headers, probe.body, probe.credentials, probe.referrerPolicy], [URL_, undefined, undefined, undefined, 'omit', 'no-referrer'],
+    );
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    assert.equal(requests.length, 3, 'asked once');
+  });
+
+  it('failed where nobody answers', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, () => Promise.reject(DEAD));
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+    assert.equal(requests.length, 2);
+  });
+
+  it('is looked into once by several', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, (init) => (isProbe(init) ? tick().then(() => opaque) : Promise.reject(DEAD)));
+    const failures = await Promise.all([1, 2, 3].map(() => failureOf(net.fetch(URL_, INIT))));
+    assert.deepEqual([failures, requests.filter(isProbe).length], [['blocked', 'blocked', 'blocked'], 1]);
+  });
+
+  it('failed, where this page has read an answer from there before', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, (_, count) => (count === 1 ? new Response('') : Promise.reject(DEAD)));
+    await net.fetch(URL_, INIT);
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+    assert.equal(requests.length, 2);
+  });
+
+  it('failed, at the page’s own origin', async (t) => {
+    page(t, { href: 'https://gateway.example.com/app' });
+    const { network: net, requests } = network(t, () => Promise.reject(DEAD));
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+    assert.equal(requests.length, 1);
+  });
+
+  it('is blocked without a question where it mixes content', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, () => Promise.reject(DEAD));
+    assert.equal(await failureOf(net.fetch('http://10.0.0.1:8000/v1/x', INIT)), 'blocked');
+    assert.equal(requests.length, 1);
+    assert.equal(await failureOf(net.fetch('http://localhost:8000/v1/x', INIT)), DEAD);
+  });
+
+  it('was left by the caller', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, () => Promise.reject(DEAD));
+    assert.equal(await failureOf(net.fetch(URL_, { ...INIT, signal: AbortSignal.abort() })), DEAD);
+    assert.equal(requests.length, 1);
+  });
+
+  it('gives a server that only listens three seconds', async (t) => {
+    page(t);
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { network: net } = network(t, (init) => (isProbe(init)
+      ? new Promise((_, reject) => init.signal.addEventListener('abort', () => reject(init.signal.reason)))
+      : Promise.reject(DEAD)));
+    const call = failureOf(net.fetch(URL_, INIT));
+    await tick();
+    t.mock.timers.tick(3000);
+    assert.equal(await call, DEAD);
+  });
+
+  it('goes through the caller’s own fetch, and is not looked into there', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, () => Promise.reject(DEAD), { own: true });
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+    assert.equal(requests.length, 1);
+  });
+});
+
+describe('a device that is offline', () => {
+  it('is waited for', async (t) => {
+    const { navigator, fire, listeners } = page(t, { onLine: false });
+    const { network: net, requests } = network(t, () => new Response(''));
+    const call = net.fetch(URL_, INIT);
+    await tick();
+    assert.equal(requests.length, 0);
+    navigator.onLine = true;
+    fire('online');
+    assert.equal((await call).status, 200);
+    assert.deepEqual(listeners(), {});
+  });
+
+  it('for ten seconds', async (t) => {
+    const { listeners } = page(t, { onLine: false });
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { network: net, requests } = network(t, () => new Response(''));
+    const call = failureOf(net.fetch(URL_, INIT));
+    t.mock.timers.tick(10_000);
+    assert.equal(await call, 'offline');
+    assert.deepEqual([requests.length, listeners()], [0, {}]);
+  });
+
+  it('no longer than the caller', async (t) => {
+    const { listeners } = page(t, { onLine: false });
+    const { network: net } = network(t, () => new Response(''));
+    const controller = new AbortController();
+    const call = failureOf(net.fetch(URL_, { ...INIT, signal: controller.signal }));
+    controller.abort('bye');
+    assert.equal(await call, 'bye');
+    assert.deepEqual(listeners(), {});
+  });
+
+  it('may become so while a request runs', async (t) => {
+    const { navigator } = page(t);
+    const { network: net } = network(t, () => {
+      navigator.onLine = false;
+      throw DEAD;
+    });
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'offline');
+  });
+});
+
+it('outside of a browser a failure is what it is', async (t) => {
+  const { network: net, requests } = network(t, () => Promise.reject(DEAD));
+  assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+  assert.equal(requests.length, 1);
+});
