@@ -119,7 +119,9 @@ export const camel = (field: string): string => field.replace(/_([a-z0-9])/g, (_
 
 /** A message of the core's, which speaks of CONFIG's fields in backticks, in the words of the options. */
 export const inOptions = (message: string): string =>
-  message.replace(/`([a-z]+(?:_[a-z0-9]+)+)`/g, (quoted, field: string) => (OPTIONS.has(field) ? `\`${OPTIONS.get(field)}\`` : quoted));
+  message
+    .replace('send a longer `x-fairlead-deadline-ms`', 'give the call a longer `timeout`')
+    .replace(/`([a-z]+(?:_[a-z0-9]+)+)`/g, (quoted, field: string) => (OPTIONS.has(field) ? `\`${OPTIONS.get(field)}\`` : quoted));
 
 /** An absolute URL without slashes at its end; relative ones are taken as the page would. */
 export function resolve(value: unknown): string | undefined {
