@@ -94,7 +94,7 @@ export class NotFoundError extends FairleadError { override name = 'NotFoundErro
 export class RateLimitError extends FairleadError { override name = 'RateLimitError'; }
 /** A timer ran out: `upstream_timeout`, `deadline_exceeded`, `job_timed_out`, `job_expired`. */
 export class TimeoutError extends FairleadError { override name = 'TimeoutError'; }
-/** No connection, or one that broke before an answer. */
+/** No connection, or one that broke before an answer. Of a browser's, `param` may be `offline` or `cors`. */
 export class ConnectionError extends FairleadError { override name = 'ConnectionError'; }
 /** The endpoint has no room. */
 export class OverloadedError extends FairleadError { override name = 'OverloadedError'; }
@@ -179,7 +179,7 @@ export function errorOf(body: unknown, { reword, ...known }: Circumstances): Fai
     code: word ?? codeOf(status),
     type,
     param,
-    // Of pages it is known which failures will be the same again.
+    // What a browser has kept from the page it will keep again.
     retryable: known.retryable ?? (retryable && param !== 'cors'),
     body,
   });

@@ -252,6 +252,6 @@ function unreachable(cause: unknown): FairleadError {
     : cause === 'blocked'
       ? 'The browser kept the answer from this page: the server is there, but allows it no access (CORS), or the page is secure and the URL is not. A vLLM that refuses a key answers without CORS fields, too.'
       : 'No connection to the gateway, or it broke before an answer.';
-  const param = cause === 'blocked' ? 'cors' : typeof cause === 'string' ? cause : undefined; // the core's words
-  return failure('upstream_unreachable', message, { cause, ...(param && { param }) });
+  const param = cause === 'blocked' ? 'cors' : cause === 'offline' ? cause : undefined;
+  return failure('upstream_unreachable', message, { cause, param });
 }
