@@ -4,7 +4,7 @@
 import type { Usage } from './types.js';
 
 /** What had come of an answer when it broke off. */
-export interface Partial {
+export interface PartialAnswer {
   /** The text of the first choice. */
   text: string;
   /** What the model had thought, under either of vLLM's names. */
@@ -35,14 +35,13 @@ export interface ErrorFields {
   endpoint?: string | undefined;
   retryAfter?: number | undefined;
   retryable?: boolean | undefined;
-  partial?: Partial | undefined;
+  partial?: PartialAnswer | undefined;
   body?: unknown;
   cause?: unknown;
 }
 
 /** What every failed call throws, in one of the classes below. */
 export class FairleadError extends Error {
-  override name = 'FairleadError';
   /** What failed, by its stable name: `upstream_timeout`, `circuit_open`, … or an endpoint's own word. */
   readonly code: string;
   /** The HTTP status, also where the failure came in the middle of a stream. */
@@ -64,7 +63,7 @@ export class FairleadError extends Error {
   /** The answer's JSON, or its text. */
   readonly body: unknown;
   /** What had come of a stream. */
-  partial: Partial | undefined;
+  partial: PartialAnswer | undefined;
 
   constructor(message: string, fields: ErrorFields) {
     super(message, fields.cause === undefined ? undefined : { cause: fields.cause });
@@ -80,40 +79,52 @@ export class FairleadError extends Error {
     this.partial = fields.partial;
     this.body = fields.body;
   }
+
+  static {
+    named(this, 'FairleadError');
+  }
 }
 
 /** The request cannot be understood, or the endpoint refused it (400, 405, 413, 422, …). */
-export class InvalidRequestError extends FairleadError { override name = 'InvalidRequestError'; }
+export class InvalidRequestError extends FairleadError { static { named(this, 'InvalidRequestError'); } }
 /** No key, or one that is not known (401). */
-export class AuthenticationError extends FairleadError { override name = 'AuthenticationError'; }
+export class AuthenticationError extends FairleadError { static { named(this, 'AuthenticationError'); } }
 /** The key may not do this (403). */
-export class PermissionError extends FairleadError { override name = 'PermissionError'; }
+export class PermissionError extends FairleadError { static { named(this, 'PermissionError'); } }
 /** No such model, route or job (404). */
-export class NotFoundError extends FairleadError { override name = 'NotFoundError'; }
+export class NotFoundError extends FairleadError { static { named(this, 'NotFoundError'); } }
 /** Too much at a time (429). */
-export class RateLimitError extends FairleadError { override name = 'RateLimitError'; }
+export class RateLimitError extends FairleadError { static { named(this, 'RateLimitError'); } }
 /** A timer ran out: `upstream_timeout`, `deadline_exceeded`, `job_timed_out`, `job_expired`. */
-export class TimeoutError extends FairleadError { override name = 'TimeoutError'; }
+export class TimeoutError extends FairleadError { static { named(this, 'TimeoutError'); } }
 /** No connection, or one that broke before an answer. Of a browser's, `param` may be `offline` or `cors`. */
-export class ConnectionError extends FairleadError { override name = 'ConnectionError'; }
+export class ConnectionError extends FairleadError { static { named(this, 'ConnectionError'); } }
 /** The endpoint has no room. */
-export class OverloadedError extends FairleadError { override name = 'OverloadedError'; }
+export class OverloadedError extends FairleadError { static { named(this, 'OverloadedError'); } }
 /** Every endpoint that could serve the call is left alone for now; nobody was asked. See `retryAfter`. */
-export class CircuitOpenError extends FairleadError { override name = 'CircuitOpenError'; }
+export class CircuitOpenError extends FairleadError { static { named(this, 'CircuitOpenError'); } }
 /** The stream ended before its answer was whole; `partial` has what came. */
-export class StreamInterruptedError extends FairleadError { override name = 'StreamInterruptedError'; }
+export class StreamInterruptedError extends FairleadError { static { named(this, 'StreamInterruptedError'); } }
 /** A RunPod job failed or was cancelled. */
-export class JobError extends FairleadError { override name = 'JobError'; }
+export class JobError extends FairleadError { static { named(this, 'JobError'); } }
 /** The endpoint answered what cannot be used, or failed by itself. */
-export class UpstreamError extends FairleadError { override name = 'UpstreamError'; }
+export class UpstreamError extends FairleadError { static { named(this, 'UpstreamError'); } }
 /** A defect, here or in the gateway. */
-export class InternalError extends FairleadError { override name = 'InternalError'; }
+export class InternalError extends FairleadError { static { named(this, 'InternalError'); } }
 /** The caller ended the call; `cause` is the signal's reason. */
 export class AbortError extends FairleadError {
-  override name = 'AbortError';
-  constructor(reason?: unknown, partial?: Partial) {
+  static {
+    named(this, 'AbortError');
+  }
+
+  constructor(reason?: unknown, partial?: PartialAnswer) {
     super('The call was aborted.', { code: 'aborted', cause: reason, partial });
   }
+}
+
+/** The name that a class keeps when it is minified; on the prototype, so that it heads the stack and is no field. */
+function named(Class: { prototype: Error }, name: string): void {
+  for (const bearer of [Class, Class.prototype]) Object.defineProperty(bearer, 'name', { value: name, configurable: true });
 }
 
 type Class = new (message: string, fields: ErrorFields) => FairleadError;

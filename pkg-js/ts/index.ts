@@ -9,7 +9,7 @@ export {
   AbortError, AuthenticationError, CircuitOpenError, ConnectionError, FairleadError, InternalError, InvalidRequestError, JobError,
   NotFoundError, OverloadedError, PermissionError, RateLimitError, StreamInterruptedError, TimeoutError, UpstreamError,
 } from './errors.js';
-export type { ErrorFields, Partial as PartialAnswer, PartialToolCall } from './errors.js';
+export type { ErrorFields, PartialAnswer, PartialToolCall } from './errors.js';
 export type { Fact, FairleadEvent, LogLevel } from './events.js';
 export type { HeadersLike } from './headers.js';
 export type {

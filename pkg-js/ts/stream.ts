@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { Flight } from './calls.js';
-import type { Partial } from './errors.js';
+import type { PartialAnswer } from './errors.js';
 import { Body, fork, handoff, lines, type Result, type Source } from './sources.js';
 import { Tally, type StreamEvent } from './tally.js';
 import type { AssistantMessage, ResponseInfo, Usage } from './types.js';
@@ -48,17 +48,17 @@ export class Stream<T> implements AsyncIterable<T> {
   }
 
   /** What has arrived so far, also after a failure. */
-  get partial(): Partial {
+  get partial(): PartialAnswer {
     return this.#source.tally.partial;
   }
 
-  [Symbol.asyncIterator](): AsyncIterableIterator<T, undefined> {
+  [Symbol.asyncIterator](): AsyncIterableIterator<T> {
     const source = this.#begin();
     return iterator(() => source.next(), () => source.cancel());
   }
 
   /** What each piece says: text, reasoning, calls of tools with their arguments parsed, usage. */
-  events(): AsyncIterableIterator<StreamEvent, undefined> {
+  events(): AsyncIterableIterator<StreamEvent> {
     const source = this.#begin();
     let waiting: StreamEvent[] = [];
     let isDone = false;
@@ -148,7 +148,7 @@ export interface Stream<T> {
 }
 
 /** By hand: a generator would cost each piece several promises more. */
-function iterator<T>(next: () => Promise<Result<T>>, leave: () => void): AsyncIterableIterator<T, undefined> {
+function iterator<T>(next: () => Promise<Result<T>>, leave: () => void): AsyncIterableIterator<T> {
   return {
     next,
     return: () => {

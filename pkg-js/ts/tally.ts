@@ -1,7 +1,7 @@
 // What has come of a streamed answer so far, and what each piece of it says. Chat, completions and the Responses API,
 // told apart by their shape.
 
-import type { Partial, PartialToolCall } from './errors.js';
+import type { PartialAnswer, PartialToolCall } from './errors.js';
 import type { AssistantMessage, Usage } from './types.js';
 
 /** What a piece of a stream says, told apart by `type`. */
@@ -85,7 +85,7 @@ export class Tally {
     this.#emit = emit;
   }
 
-  get partial(): Partial {
+  get partial(): PartialAnswer {
     const { text, reasoning, refusal, calls, finishReason } = this.first;
     return { text, reasoning, refusal, toolCalls: calls.map((call) => ({ ...call })), usage: this.usage, finishReason };
   }

@@ -121,11 +121,12 @@ describe('a failure is an error of its class', () => {
       const error = await failureOf(make().chat.completions.create(REQUEST));
       assert.equal(error.constructor, Class);
       assert.ok(error instanceof FairleadError && error instanceof Error);
+      assert.ok(error.stack.startsWith(`${Class.name}: What happened.`));
       const { name, message, type, param, requestId, endpoint, attempts, retryAfter, partial } = error;
       assert.deepEqual([error.code, error.status, error.retryable], [code, status, retryable]);
       assert.deepEqual(
         { name, message, type, param, requestId, endpoint, attempts, retryAfter, partial },
-        { name: Class.name.replace(/^_/, ''), message: 'What happened.', type: 'api_error', param: 'p', requestId: 'r', endpoint: 'a', attempts: 3, retryAfter: 2000, partial: undefined },
+        { name: Class.name, message: 'What happened.', type: 'api_error', param: 'p', requestId: 'r', endpoint: 'a', attempts: 3, retryAfter: 2000, partial: undefined },
       );
     });
   }
