@@ -188,8 +188,8 @@ export class Transport {
   #circumstances({ status, headers, requestId, endpoint, attempts }: ResponseInfo): Circumstances {
     return {
       status, requestId, endpoint, attempts, retryAfter: retryAfter(headers),
-      // A gateway speaks of its own CONFIG.
-      reword: (message) => (!this.setup.baseURL || message.includes(`\`${GATEWAY}\``) ? inOptions(message) : message),
+      // A gateway speaks of its own CONFIG, where it was asked.
+      reword: (message) => (!this.setup.baseURL || attempts === 0 || message.includes(`\`${GATEWAY}\``) ? inOptions(message) : message),
     };
   }
 }

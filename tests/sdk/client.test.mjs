@@ -158,6 +158,8 @@ describe('a failure is an error of its class', () => {
     say('Raise `idle_ms`, `base_url`, `x_y`.');
     assert.equal((await failureOf(new Fairlead({ endpoints: [A] }).chat.completions.create(REQUEST))).message, 'Raise `idleMs`, `baseURL`, `x_y`.');
     assert.equal((await failureOf(make().chat.completions.create(REQUEST))).message, 'Raise `idle_ms`, `base_url`, `x_y`.');
+    script(() => whole(503, { error: { message: 'Raise `max_concurrency`.', code: 'upstream_overloaded' } }, { 'x-fairlead-attempts': '0' }));
+    assert.equal((await failureOf(make().chat.completions.create(REQUEST))).message, 'Raise `maxConcurrency`.');
     say('Endpoint `gateway` fell silent. Raise `idle_ms`.');
     assert.equal((await failureOf(make().chat.completions.create(REQUEST))).message, 'Endpoint `gateway` fell silent. Raise `idleMs`.');
   });

@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import OpenAI from 'openai';
 import { AbortError, CircuitOpenError, ConnectionError, Fairlead, StreamInterruptedError, TimeoutError } from '../../pkg-js/dist/node.js';
 import { startRunpod } from '../upstream/runpod.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
@@ -148,21 +147,6 @@ describe('in front of a vLLM', () => {
     await one.until(() => one.requests[2].closedByClientAt);
   });
 
-  it('never asks for more at a time than it may, and who leaves the line leaves it at once', async () => {
-    const { ai } = make({ one }, { maxConcurrency: 4 });
-    let most = 0;
-    const watch = () => (most = Math.max(most, one.requests.filter(({ finishedAt, closedByClientAt }) => !finishedAt && !closedByClientAt).length));
-    const controller = new AbortController();
-    const calls = Array.from({ length: 40 }, (_, at) => ask(ai, { delayMs: 20 }, at === 39 ? { signal: controller.signal } : {}).then(watch, (error) => error));
-    await one.until(() => (watch(), one.requests.length >= 4));
-    controller.abort('out');
-    assert.equal((await calls[39]).cause, 'out');
-    assert.ok(one.requests.length < 20, 'the others still wait');
-    await Promise.all(calls);
-    assert.deepEqual([one.requests.length, most], [39, 4]);
-    ai.close();
-  });
-
   it('is let alone once it has failed, also by a client that comes later', async () => {
     const records = new Map();
     const options = { store: { get: (key) => records.get(key), put: (key, text) => void records.set(key, text) } };
@@ -183,24 +167,6 @@ describe('in front of a vLLM', () => {
     assert.equal(one.requests.length, asked);
     one.fault = { fault: 'ok' };
     later.close();
-  });
-
-  it('is called by the openai SDK, which survives what it does not survive by itself', async () => {
-    const { ai } = make({ one, two }, {}, { idleMs: 200, firstTokenMs: 200, headersMs: 200 });
-    const openai = (options) => new OpenAI({ baseURL: `${one.url}/v1`, apiKey: 'key-1', maxRetries: 0, ...options });
-    for (const fault of [{ fault: 'reset' }, { fault: 'http-503', retryAfter: 1 }, { fault: 'slow-first-token', ms: 60_000, afterEvents: 1 }]) {
-      one.fault = fault;
-      const read = async (client) => {
-        let text = '';
-        const chunks = await client.chat.completions.create({ model: 'm', messages: MESSAGES, stream: true }, { timeout: 1500, signal: AbortSignal.timeout(1500) });
-        for await (const chunk of chunks) text += chunk.choices[0]?.delta.content ?? '';
-        if (!text) throw new Error('nothing');
-        return text;
-      };
-      await failureOf(read(openai()));
-      assert.match(await read(openai({ fetch: ai.fetch })), /^A fairlead/, fault.fault);
-    }
-    ai.close();
   });
 });
 
