@@ -94,8 +94,12 @@ function readable(body: Handoff, flight: Flight): ReadableStream<Uint8Array<Arra
     {
       async pull(controller) {
         try {
-          const { done, value } = await flight.guard(body.read());
+          let { done, value } = await flight.guard(body.read());
+          // SDKs leave at the [DONE]. Were the end behind it not told by then, the call would count as one that was given up.
+          const rest = !done && value && isDone(value) ? await flight.guard(body.read()) : undefined;
           if (value) controller.enqueue(value as Uint8Array<ArrayBuffer>);
+          if (rest) ({ done, value } = rest);
+          if (rest && value) controller.enqueue(value as Uint8Array<ArrayBuffer>);
           if (!done) return;
           flight.end();
           controller.close();
@@ -113,6 +117,10 @@ function readable(body: Handoff, flight: Flight): ReadableStream<Uint8Array<Arra
     { highWaterMark: 0 },
   );
 }
+
+/** Whether a stream's last words of all end this chunk. */
+const isDone = (chunk: Uint8Array): boolean =>
+  chunk.at(-3) === 0x5d && new TextDecoder().decode(chunk.subarray(-8)) === '[DONE]\n\n';
 
 /** An error as `fetch` has them. */
 function asFetch(error: unknown): unknown {

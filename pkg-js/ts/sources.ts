@@ -4,7 +4,7 @@
 import { createParser } from 'eventsource-parser';
 import type { Handoff } from './binding.js';
 import type { Flight } from './calls.js';
-import { errorOf, failure, FairleadError, type Circumstances } from './errors.js';
+import { AbortError, errorOf, failure, FairleadError, type Circumstances } from './errors.js';
 import { isEnd, Tally } from './tally.js';
 
 export type Result<T> = IteratorResult<T, undefined>;
@@ -92,9 +92,7 @@ export class Body<T> implements Source<T> {
     this.ended = {};
     this.#items = [];
     this.#head = 0;
-    // Not as a failure: nobody waits any more.
-    this.#flight.end();
-    this.#flight.controller.abort();
+    this.#flight.fail(new AbortError());
   }
 
   async #step(): Promise<Result<T>> {
@@ -130,25 +128,23 @@ export class Body<T> implements Source<T> {
     return { done: false, value };
   }
 
-  #end(): Result<T> {
-    const { error } = (this.ended = this.#behind!);
-    if (!error) {
-      void this.#drain();
-      return END;
+  async #end(): Promise<Result<T>> {
+    const { error } = this.#behind!;
+    if (error) {
+      this.ended = { error };
+      error.partial ??= this.tally.partial;
+      this.#flight.fail(error);
+      throw error;
     }
-    error.partial ??= this.tally.partial;
-    this.#flight.fail(error);
-    throw error;
-  }
-
-  /** Lets the body come to its end, so that it is no abort to those who count. */
-  async #drain(): Promise<void> {
     try {
+      // Left before the body's own end, the call would count as one that was given up, and a Worker would never hear of it.
       while (!(await this.#flight.guard(this.#handoff.read())).done);
     } catch {
       // The answer was whole before.
     }
+    this.ended ??= {};
     this.#flight.end();
+    return END;
   }
 }
 

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import OpenAI from 'openai';
 import { AbortError, CircuitOpenError, ConnectionError, Fairlead, StreamInterruptedError, TimeoutError } from '../../pkg-js/dist/node.js';
 import { startRunpod } from '../upstream/runpod.mjs';
 import { startVllm } from '../upstream/vllm.mjs';
@@ -55,6 +56,17 @@ describe('in front of a vLLM', () => {
     assert.match(await (await ai.responses.create({ model: 'm', input: 'a', stream: true })).finalText(), /^A fairlead/);
     assert.deepEqual(heard.slice(0, 2).map(({ type, call }) => [type, call]), [['attempt_started', 1], ['call_ended', 1]]);
     assert.equal(one.requests[0].headers.authorization, 'Bearer key-1');
+    ai.close();
+  });
+
+  it('counts what was read to its end as well, whoever read it', async () => {
+    const { ai, heard } = make({ one });
+    const outcomes = () => heard.filter(({ type }) => type === 'call_ended').map(({ outcome }) => outcome);
+    for await (const _ of await stream(ai));
+    assert.deepEqual(outcomes(), ['ok']);
+    const openai = new OpenAI({ baseURL: `${one.url}/v1`, apiKey: 'key', fetch: ai.fetch });
+    for await (const _ of await openai.chat.completions.create({ model: 'm', messages: MESSAGES, stream: true }));
+    assert.deepEqual(outcomes(), ['ok', 'ok']);
     ai.close();
   });
 

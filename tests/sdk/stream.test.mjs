@@ -82,7 +82,6 @@ describe('a stream is read', () => {
   it('to its end behind the [DONE], so that it counts as whole', async () => {
     const { stream, handoff, call } = await open([...chat(word('a')), ': bye\n\n']);
     await all(stream);
-    await tick();
     assert.equal(handoff.reads, 5);
     assert.equal(call.signal.aborted, false);
   });
@@ -253,6 +252,16 @@ describe('leaving a stream ends the call', () => {
     assert.equal(fine.signal.aborted, false);
   });
 
+  it('from outside of a loop that waits', async () => {
+    const { stream, call } = await open(endless());
+    const iterator = stream[Symbol.asyncIterator]();
+    await iterator.next();
+    const waiting = iterator.next();
+    await iterator.return();
+    assert.deepEqual([await waiting, call.signal.aborted], [{ done: true, value: undefined }, true]);
+    assert.equal((await iterator.next()).done, true);
+  });
+
   it('in the middle of its events', async () => {
     const { stream, call } = await open(endless());
     for await (const _ of stream.events()) break;
@@ -268,7 +277,6 @@ describe('leaving a stream ends the call', () => {
     const { stream } = await open(chat(word('a')), { options: { signal } });
     assert.equal(listeners, 1);
     await all(stream);
-    await tick();
     assert.equal(listeners, 0);
     const { stream: left } = await open(endless(), { options: { signal } });
     for await (const _ of left) break;
