@@ -71,7 +71,9 @@ export class Body<T> implements Source<T> {
       end: () => (this.#behind ??= {}),
       fail: (error) => (this.#behind ??= { error }),
     });
-    abandoned?.register(this, flight);
+    abandoned?.register(this, flight, flight);
+    // What it holds must not lead back here, and the stack of an error does.
+    flight.atEnd(() => abandoned?.unregister(flight));
   }
 
   get controller(): AbortController {
