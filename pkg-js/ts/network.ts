@@ -13,7 +13,8 @@ export class Network {
   readonly #own: Fetch | undefined;
   /** Origins that have let this page read an answer. */
   readonly #readable = new Set<string>();
-  /** Origins that have answered, but not for this page to read. */
+  /** Origins that were there when a request to them had failed: once may be a connection that broke, and not twice. */
+  readonly #suspects = new Set<string>();
   readonly #blocked = new Set<string>();
   readonly #probes = new Map<string, Promise<boolean>>();
 
@@ -43,21 +44,26 @@ export class Network {
     if (this.#own || !(error instanceof TypeError) || !inBrowser() || origin === location.origin) return error;
     if (this.#readable.has(origin)) return error;
     if (this.#blocked.has(origin) || isMixed(url)) return 'blocked';
-    const isThere = await this.#probe(origin, url);
+    const isBlocked = await this.#probe(origin, url);
     // Meanwhile another request may have been answered.
-    if (!isThere || this.#readable.has(origin)) return error;
-    this.#blocked.add(origin);
-    return 'blocked';
+    return isBlocked && !this.#readable.has(origin) ? 'blocked' : error;
   }
 
-  /** Whether anybody answers there, asked once by all who want to know. */
+  /** Whether it answers, but not for this page to read; asked once by all whose requests have failed meanwhile. */
   #probe(origin: string, url: string): Promise<boolean> {
     let probe = this.#probes.get(origin);
     if (!probe) {
-      probe = isThere(url).finally(() => this.#probes.delete(origin));
+      probe = this.#withholds(origin, url).finally(() => this.#probes.delete(origin));
       this.#probes.set(origin, probe);
     }
     return probe;
+  }
+
+  async #withholds(origin: string, url: string): Promise<boolean> {
+    if (!(await isThere(url))) return false;
+    if (this.#suspects.has(origin)) this.#blocked.add(origin);
+    this.#suspects.add(origin);
+    return this.#blocked.has(origin);
   }
 }
 

@@ -28,16 +28,17 @@ describe('a request that a page sends', () => {
     assert.equal(await network(t, () => response).network.fetch(URL_, INIT), response);
   });
 
-  it('was blocked where the server answers, but not for this page', async (t) => {
+  it('was blocked where the server answers, but twice not for this page', async (t) => {
     page(t);
     const { network: net, requests } = network(t, (init) => (isProbe(init) ? opaque : Promise.reject(DEAD)));
-    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD, 'it may have been a connection that broke');
     const [, probe] = requests;
     assert.deepEqual(
       [probe.url, probe.method, probe.headers, probe.body, probe.credentials, probe.referrerPolicy], [URL_, undefined, undefined, undefined, 'omit', 'no-referrer'],
     );
     assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
-    assert.equal(requests.length, 3, 'asked once');
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    assert.equal(requests.filter(isProbe).length, 2, 'not asked again');
   });
 
   it('failed where nobody answers', async (t) => {
@@ -50,8 +51,9 @@ describe('a request that a page sends', () => {
   it('is looked into once by several', async (t) => {
     page(t);
     const { network: net, requests } = network(t, (init) => (isProbe(init) ? tick().then(() => opaque) : Promise.reject(DEAD)));
-    const failures = await Promise.all([1, 2, 3].map(() => failureOf(net.fetch(URL_, INIT))));
-    assert.deepEqual([failures, requests.filter(isProbe).length], [['blocked', 'blocked', 'blocked'], 1]);
+    const fail = () => Promise.all([1, 2, 3].map(() => failureOf(net.fetch(URL_, INIT))));
+    assert.deepEqual([await fail(), requests.filter(isProbe).length], [[DEAD, DEAD, DEAD], 1]);
+    assert.deepEqual([await fail(), requests.filter(isProbe).length], [['blocked', 'blocked', 'blocked'], 2]);
   });
 
   it('failed, where this page has read an answer from there before', async (t) => {
