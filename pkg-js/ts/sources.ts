@@ -43,6 +43,13 @@ const abandoned = typeof FinalizationRegistry === 'function'
   ? new FinalizationRegistry<Flight>((flight) => flight.controller.abort())
   : undefined;
 
+/** Outside of the stream, so that nothing of this holds it. */
+function watch(stream: object, flight: Flight): void {
+  abandoned?.register(stream, flight, flight);
+  // A flight that has failed leads back to its stream by the stack of its error.
+  flight.atEnd(() => abandoned?.unregister(flight));
+}
+
 /** The items of a body. */
 export class Body<T> implements Source<T> {
   readonly tally = new Tally();
@@ -71,9 +78,7 @@ export class Body<T> implements Source<T> {
       end: () => (this.#behind ??= {}),
       fail: (error) => (this.#behind ??= { error }),
     });
-    abandoned?.register(this, flight, flight);
-    // What it holds must not lead back here, and the stack of an error does.
-    flight.atEnd(() => abandoned?.unregister(flight));
+    watch(this, flight);
   }
 
   get controller(): AbortController {
