@@ -13,8 +13,7 @@ export class Network {
   readonly #own: Fetch | undefined;
   /** Origins that have let this page read an answer. */
   readonly #readable = new Set<string>();
-  /** Origins that were there when a request to them had failed: once may be a connection that broke, and not twice. */
-  readonly #suspects = new Set<string>();
+  /** Origins that have answered, but not for this page to read. */
   readonly #blocked = new Set<string>();
   readonly #probes = new Map<string, Promise<boolean>>();
 
@@ -31,51 +30,55 @@ export class Network {
       // None is followed, and a page is not even shown which it is; to the core any of them says the same.
       if (response.type === 'opaqueredirect') return new Response(null, { status: 307 });
       this.#readable.add(originOf(url));
+      this.#blocked.delete(originOf(url));
       return response;
     } catch (error) {
-      throw await this.#why(url, init.signal, error);
+      throw await this.#why(url, init, error);
     }
   };
 
-  async #why(url: string, signal: AbortSignal | null | undefined, error: unknown): Promise<unknown> {
+  async #why(url: string, { signal, headers }: RequestInit, error: unknown): Promise<unknown> {
     if (signal?.aborted) return error;
     if (isOffline()) return 'offline';
     const origin = originOf(url);
     if (this.#own || !(error instanceof TypeError) || !inBrowser() || origin === location.origin) return error;
     if (this.#readable.has(origin)) return error;
     if (this.#blocked.has(origin) || isMixed(url)) return 'blocked';
-    const isBlocked = await this.#probe(origin, url);
+    const isBlocked = await this.#probe(origin, url, headers);
     // Meanwhile another request may have been answered.
-    return isBlocked && !this.#readable.has(origin) ? 'blocked' : error;
+    if (!isBlocked || this.#readable.has(origin)) return error;
+    this.#blocked.add(origin);
+    return 'blocked';
   }
 
-  /** Whether it answers, but not for this page to read; asked once by all whose requests have failed meanwhile. */
-  #probe(origin: string, url: string): Promise<boolean> {
+  /** Whether somebody answers there, but not for this page: asked once for all who want to know. */
+  #probe(origin: string, url: string, headers: RequestInit['headers']): Promise<boolean> {
     let probe = this.#probes.get(origin);
     if (!probe) {
-      probe = this.#withholds(origin, url).finally(() => this.#probes.delete(origin));
+      probe = this.#isBlocked(origin, url, headers).finally(() => this.#probes.delete(origin));
       this.#probes.set(origin, probe);
     }
     return probe;
   }
 
-  async #withholds(origin: string, url: string): Promise<boolean> {
-    if (!(await isThere(url))) return false;
-    if (this.#suspects.has(origin)) this.#blocked.add(origin);
-    this.#suspects.add(origin);
-    return this.#blocked.has(origin);
+  async #isBlocked(origin: string, url: string, headers: RequestInit['headers']): Promise<boolean> {
+    // A page may send this and hear that there was an answer, though not which. It carries no key.
+    if (!(await answers(url, { mode: 'no-cors' }))) return false;
+    // The same fields, the key among them, because that is what a server may refuse. No route does anything on a GET.
+    const isReadable = await answers(url, { mode: 'cors', ...(headers && { headers }) });
+    // Then it was no more than a connection that broke.
+    if (isReadable) this.#readable.add(origin);
+    return !isReadable;
   }
 }
 
-/** The page may send such a request and hear that there was an answer, though not which. It carries no key. */
-async function isThere(url: string): Promise<boolean> {
+/** Whether there is an answer to a GET. */
+async function answers(url: string, init: RequestInit): Promise<boolean> {
   const controller = new AbortController();
   const stop = after(PROBE_MS, () => controller.abort());
   try {
-    const response = await fetch(url, {
-      mode: 'no-cors', credentials: 'omit', cache: 'no-store', referrerPolicy: 'no-referrer', signal: controller.signal,
-    });
-    return response.type === 'opaque';
+    await fetch(url, { ...init, credentials: 'omit', cache: 'no-store', referrerPolicy: 'no-referrer', signal: controller.signal });
+    return true;
   } catch {
     return false;
   } finally {

@@ -12,8 +12,10 @@ const PREFIX = 'breaker:v1:';
 /** A database that has not opened by then is taken for one that never will: a browser may just say nothing. */
 const OPEN_MS = 1000;
 
-/** A store with an end. */
+/** A store with a beginning and an end. */
 export interface OpenStore extends RecordStore {
+  /** It will be asked soon: what takes time may begin. */
+  begin(): void;
   close(): void;
 }
 
@@ -31,6 +33,7 @@ function custom(store: CustomStore): OpenStore {
     // Whatever they are: an answer, a promise or an exception.
     get: async (key) => (await store.get(key)) ?? undefined,
     put: async (key, text) => void (await store.put(key, text)),
+    begin: () => {},
     close: () => {},
   };
 }
@@ -56,7 +59,16 @@ class Fallback implements OpenStore {
     return this.#try((store) => store.put(key, text));
   }
 
+  begin(): void {
+    this.#current().begin();
+  }
+
   close(): void {
+    this.#giveUp();
+    this.#makers.splice(0, Infinity, memory);
+  }
+
+  #giveUp(): void {
     this.#store?.close();
     this.#store = undefined;
   }
@@ -70,7 +82,7 @@ class Fallback implements OpenStore {
         if (this.#makers.length <= 1) throw error;
         // Of several that failed at the same time, the first gives it up.
         if (store === this.#store) {
-          this.close();
+          this.#giveUp();
           this.#makers.shift();
         }
       }
@@ -96,6 +108,7 @@ function memory(): OpenStore {
     kind: 'memory',
     get: (key) => Promise.resolve(records.get(key)),
     put: (key, text) => Promise.resolve(void records.set(key, text)),
+    begin: () => {},
     close: () => {},
   };
 }
@@ -111,6 +124,7 @@ function localStorageStore(changed: (key: string) => void): OpenStore {
     kind: 'localstorage',
     get: async (key) => storage.getItem(key) ?? undefined,
     put: async (key, text) => storage.setItem(key, text),
+    begin: () => {},
     close: stop,
   };
 }
@@ -148,6 +162,7 @@ function database(changed: (key: string) => void): OpenStore {
       await use('readwrite', (table) => table.put(text, key));
       channel.tell(key);
     },
+    begin: () => void open().catch(() => {}), // told to whoever asks
     close: () => {
       channel.close();
       void opened?.then((handle) => handle.close(), () => {});

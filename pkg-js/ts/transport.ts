@@ -86,6 +86,8 @@ export class Transport {
     if (isOurs) own.delete('x-fairlead-policy');
     else if (wanted !== null && this.setup.baseURL) own.set('x-fairlead-policy', wanted);
     else if (wanted !== null) throw new TypeError(`policy names "${wanted}", which is not in policies`);
+    // While the wasm loads; the first call waits for records no longer than it must.
+    this.#store.begin();
     const theirs = join(own);
     const wishes: Wishes = {
       ...(timeout !== undefined && { timeout }),

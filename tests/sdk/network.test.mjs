@@ -20,6 +20,8 @@ function network(t, answer, { own } = {}) {
 }
 const opaque = { type: 'opaque' };
 const isProbe = ({ mode }) => mode === 'no-cors';
+/** The second question: the same request as a GET, to be read. */
+const isReading = ({ mode }) => mode === 'cors';
 
 describe('a request that a page sends', () => {
   it('is answered', async (t) => {
@@ -28,17 +30,36 @@ describe('a request that a page sends', () => {
     assert.equal(await network(t, () => response).network.fetch(URL_, INIT), response);
   });
 
-  it('was blocked where the server answers, but twice not for this page', async (t) => {
+  it('was blocked where the server answers, but not for this page', async (t) => {
     page(t);
     const { network: net, requests } = network(t, (init) => (isProbe(init) ? opaque : Promise.reject(DEAD)));
-    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD, 'it may have been a connection that broke');
-    const [, probe] = requests;
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    const [, probe, reading] = requests;
     assert.deepEqual(
       [probe.url, probe.method, probe.headers, probe.body, probe.credentials, probe.referrerPolicy], [URL_, undefined, undefined, undefined, 'omit', 'no-referrer'],
     );
+    assert.deepEqual([reading.url, reading.method, reading.headers, reading.body], [URL_, undefined, INIT.headers, undefined]);
     assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    assert.equal(requests.length, 4, 'asked once');
+  });
+
+  it('failed where its connection broke and the server would let this page read', async (t) => {
+    page(t);
+    const { network: net, requests } = network(t, (init) => (isProbe(init) ? opaque : isReading(init) ? new Response('', { status: 405 }) : Promise.reject(DEAD)));
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+    assert.equal(requests.length, 4, 'asked once');
+  });
+
+  it('is let through again where the server has been put right', async (t) => {
+    page(t);
+    let isRight = false;
+    const { network: net } = network(t, (init) => (isProbe(init) ? opaque : isRight ? new Response('') : Promise.reject(DEAD)));
     assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
-    assert.equal(requests.filter(isProbe).length, 2, 'not asked again');
+    isRight = true;
+    await net.fetch(URL_, INIT);
+    isRight = false;
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
   });
 
   it('failed where nobody answers', async (t) => {
@@ -51,9 +72,8 @@ describe('a request that a page sends', () => {
   it('is looked into once by several', async (t) => {
     page(t);
     const { network: net, requests } = network(t, (init) => (isProbe(init) ? tick().then(() => opaque) : Promise.reject(DEAD)));
-    const fail = () => Promise.all([1, 2, 3].map(() => failureOf(net.fetch(URL_, INIT))));
-    assert.deepEqual([await fail(), requests.filter(isProbe).length], [[DEAD, DEAD, DEAD], 1]);
-    assert.deepEqual([await fail(), requests.filter(isProbe).length], [['blocked', 'blocked', 'blocked'], 2]);
+    const failures = await Promise.all([1, 2, 3].map(() => failureOf(net.fetch(URL_, INIT))));
+    assert.deepEqual([failures, requests.filter(isProbe).length], [['blocked', 'blocked', 'blocked'], 1]);
   });
 
   it('failed, where this page has read an answer from there before', async (t) => {
