@@ -116,31 +116,32 @@ export class Calls {
   /** One call through the core. Rejects with an {@link AbortError}, or where there is no core to be had. */
   async start({ path, fields, body, wishes, signal }: Ask): Promise<Answer> {
     const flight = this.begin(signal);
-    try {
-      const { core, instance } = await flight.guard(this.#core());
-      flight.follow(instance.trapped, () => flight.fail(failure('internal', 'The core of fairlead failed. Ask again: the next call gets a new one.')));
-      const [status, answered, content] = await flight.guard(
-        core.call(path, fields, body, wishes, flight.controller.signal, this.#listeners.nextCall()),
-      );
-      if (ArrayBuffer.isView(content)) flight.end();
-      else flight.atEnd(() => quietly(() => content.cancel()));
-      return { status, headers: split(answered), body: content, flight };
-    } catch (error) {
-      flight.end();
-      if (error === undefined) throw new AbortError(flight.controller.signal.reason);
-      if (error instanceof FairleadError || error instanceof TypeError) throw error;
-      throw failure('internal', 'The core of fairlead failed. Ask again: the next call gets a new one.', { cause: error });
-    }
+    const [status, answered, content] = await this.#through(flight, (core) => (
+      core.call(path, fields, body, wishes, flight.controller.signal, this.#listeners.nextCall())
+    ));
+    if (ArrayBuffer.isView(content)) flight.end();
+    else flight.atEnd(() => quietly(() => content.cancel()));
+    return { status, headers: split(answered), body: content, flight };
   }
 
   /** What the core knows of its endpoints, as JSON. */
   async status(): Promise<string> {
     const flight = this.begin();
+    const told = await this.#through(flight, (core) => core.status());
+    flight.end();
+    return told;
+  }
+
+  /** Asks the core, and tells its caller in any case: a core that traps owes all its answers. */
+  async #through<T>(flight: Flight, ask: (core: Core) => Promise<T>): Promise<T> {
     try {
-      const { core } = await flight.guard(this.#core());
-      return await flight.guard(core.status());
-    } finally {
+      const { core, instance } = await flight.guard(this.#core());
+      flight.follow(instance.trapped, () => flight.fail(lost()));
+      return await flight.guard(ask(core));
+    } catch (error) {
       flight.end();
+      if (error === undefined) throw new AbortError(flight.controller.signal.reason);
+      throw error instanceof FairleadError || error instanceof TypeError ? error : lost(error);
     }
   }
 
@@ -190,6 +191,8 @@ export class Calls {
   }
 }
 
+const lost = (cause?: unknown): FairleadError =>
+  failure('internal', 'The core of fairlead failed. Ask again: the next call gets a new one.', { cause });
 const closed = (): AbortError => new AbortError(new DOMException('This client was closed.', 'AbortError'));
 
 function wakeOn(wake: () => void): () => void {

@@ -2,7 +2,7 @@
 // writes (`../build/core.js`) has room for one instance at a time.
 
 import { adopt, Core as Glue, imports } from '../build/core.js';
-import type { Binding, Instance } from './binding.js';
+import type { Binding, Host, Instance } from './binding.js';
 
 /** The wasm that `compile` gives. If that fails, the next call tries again. */
 export function wasm(compile: () => Promise<WebAssembly.Module>): Binding {
@@ -18,7 +18,7 @@ export function wasm(compile: () => Promise<WebAssembly.Module>): Binding {
       coming = undefined;
     };
     trap.signal.addEventListener('abort', forget, { once: true });
-    return { trapped: trap.signal, create: (config, host) => new Glue(config, host) };
+    return { trapped: trap.signal, create: (config, host) => new Glue(config, letGo(host, trap.signal)) };
   }
 
   return {
@@ -28,6 +28,19 @@ export function wasm(compile: () => Promise<WebAssembly.Module>): Binding {
         throw error;
       });
       return coming;
+    },
+  };
+}
+
+/** A host whose requests end with the instance: nobody reads their answers any more, and an endpoint works for them. */
+function letGo(host: Host, trapped: AbortSignal): Host {
+  return {
+    secrets: host.secrets,
+    store: host.store,
+    fetch: (url, init) => {
+      const signals = [init.signal!, trapped];
+      // Browsers have it since March 2024; without it the answers of a core that traps are read to their ends.
+      return host.fetch(url, AbortSignal.any ? { ...init, signal: AbortSignal.any(signals) } : init);
     },
   };
 }

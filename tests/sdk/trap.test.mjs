@@ -39,7 +39,6 @@ it('ends the calls that it had, and the next one gets a new instance', async () 
     }
   })();
   await assert.rejects(reading, (error) => {
-    console.log(error);
     assert.ok(error instanceof InternalError && error instanceof FairleadError);
     assert.equal(error.code, 'internal');
     assert.ok(error.partial.text.startsWith(partial));
