@@ -187,6 +187,24 @@ describe('records are kept', () => {
   });
 });
 
+it('a database opens before it is asked, when it is going to be', async (t) => {
+  const db = database();
+  browser(t, { indexedDB: db.factory, localStorage: storage(), BroadcastChannel: channels().BroadcastChannel });
+  const store = openStore(undefined, () => {});
+  assert.equal(db.opened, 0);
+  store.begin();
+  store.begin();
+  await store.get(KEY);
+  assert.equal(db.opened, 1);
+  db.trouble = 'throws';
+  const refused = openStore(undefined, () => {});
+  refused.begin();
+  assert.equal(await refused.get('breaker:v1:x'), undefined);
+  store.close();
+  await store.put(KEY, 'x');
+  assert.deepEqual([db.opened, store.kind], [2, 'memory']);
+});
+
 describe('a database that was closed', () => {
   it('is opened again, whoever closed it', async (t) => {
     const db = database();
