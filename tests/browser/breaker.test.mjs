@@ -177,7 +177,9 @@ describe('where nothing can be kept, calls are answered and breakers open in mem
         Storage.prototype.setItem = ${refuse('QuotaExceededError')};`,
     },
     'where there is neither': { stub: 'delete globalThis.indexedDB; delete globalThis.localStorage;' },
-    'where tabs cannot speak': { stub: `globalThis.BroadcastChannel = function () { (${refuse('SecurityError')})(); };` },
+    'where tabs cannot speak': {
+      stub: `globalThis.BroadcastChannel = function () { (${refuse('SecurityError')})(); };`,
+    },
   };
   for (const [name, { csp, stub }] of Object.entries(places)) {
     it(name, async () => {

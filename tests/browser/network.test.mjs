@@ -136,12 +136,14 @@ describe('a server without an answer for the page', () => {
     assert.match(error.message, /key/);
   });
 
-  it('has its key in no message and in no question whether it is there', async () => {
+  it('is only at odds with one request, where it answers the next: no reset is taken for CORS', async () => {
+    vllm.script('reset');
+    assert.equal((await ask(await pageWith(direct(vllm.url)))).text, DEFAULT_TEXT);
+  });
+
+  it('has its key in no message', async () => {
     const { error } = await ask(await pageWith(direct(vllm.url, 'wrong-but-secret')));
     assert.doesNotMatch(JSON.stringify(error), /wrong-but-secret/);
-    for (const { method, headers } of vllm.requests) {
-      if (method !== 'POST') assert.doesNotMatch(JSON.stringify(headers), /wrong-but-secret/);
-    }
   });
 });
 

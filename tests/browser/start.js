@@ -1,5 +1,5 @@
-// Runs in each page of the tests, behind the import of the package as `fairlead`: what a test needs to tell what came of
-// a call. Nothing but plain data leaves a page.
+// Runs in each page of the tests, behind the import of the package as `fairlead`: what a test needs to tell what came
+// of a call. Nothing but plain data leaves a page.
 
 /** An error's fields, and which of the package's classes it is an instance of. */
 globalThis.tell = (error) => {
