@@ -8,7 +8,7 @@ use crate::{
     deadline::{AttemptTimers, Limits, Timer},
     jobs::Op,
     message::{Barrier, Headers, ResponseHead},
-    provider::{fairlead, runpod},
+    provider::{fairlead, runpod, vllm},
     sse::Decoder,
     stream::{Flaw, Proof, Seen, Usage, check_answer},
     time::Instant,
@@ -342,14 +342,18 @@ impl Attempt {
         seen
     }
 
-    /// Status and fields of the answer, for the client.
-    pub(super) fn head(&self) -> Option<(u16, &Headers)> {
-        match &self.reply {
-            Reply::Stream(stream) => Some((200, &stream.headers)),
-            Reply::Whole { head, .. } => Some((head.status, &head.headers)),
-            Reply::Native { headers } => Some((200, headers)),
-            Reply::Awaited | Reply::Refused { .. } => None,
-        }
+    /// Status and fields of the answer, as the client gets them.
+    pub(super) fn returned(&self) -> Option<(u16, Headers)> {
+        let (status, headers) = match &self.reply {
+            Reply::Stream(stream) => (200, &stream.headers),
+            Reply::Whole { head, .. } => (head.status, &head.headers),
+            Reply::Native { headers } => (200, headers),
+            Reply::Awaited | Reply::Refused { .. } => return None,
+        };
+        Some(match self.voice {
+            Voice::Gateway => (status, fairlead::returned(headers)),
+            Voice::Server | Voice::Proxy => (status, vllm::returned(headers)),
+        })
     }
 
     /// Whether it has shown life without content: a gateway that has begun its answer works on it.

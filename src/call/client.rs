@@ -5,7 +5,6 @@ use crate::{
     error::Error,
     event::Event,
     message::{Headers, ResponseHead},
-    provider::vllm,
     time::Instant,
 };
 
@@ -19,12 +18,7 @@ impl Call {
             let losers: Vec<u32> =
                 self.attempts.iter().map(|attempt| attempt.id).filter(|other| *other != id).collect();
             losers.into_iter().for_each(|id| self.drop_attempt(now, id));
-            let head = self
-                .attempts
-                .first()
-                .and_then(Attempt::head)
-                .map(|(status, headers)| (status, vllm::returned(headers)));
-            if let Some((status, headers)) = head {
+            if let Some((status, headers)) = self.attempts.first().and_then(Attempt::returned) {
                 self.commit(now, status, headers);
             }
         }
@@ -66,10 +60,14 @@ impl Call {
             // Asks nginx and its like not to collect the stream before they pass it on.
             headers.set("x-accel-buffering", "no");
         }
-        if self.winner.is_some() || status != 200 && self.started > 0 {
+        // A gateway that was asked knows better who has answered, and behind how many attempts.
+        let is_told = headers.get("x-fairlead-attempts").is_some();
+        if !is_told && (self.winner.is_some() || status != 200 && self.started > 0) {
             headers.set("x-fairlead-endpoint", self.endpoint_name());
         }
-        headers.set("x-fairlead-attempts", self.started.to_string());
+        if !is_told {
+            headers.set("x-fairlead-attempts", self.started.to_string());
+        }
         headers.set("server-timing", self.server_timing(now));
         self.client.on_commit(now, streams);
         self.out.push_back(Output::Commit(ResponseHead { status, headers }));

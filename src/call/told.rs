@@ -22,7 +22,7 @@ impl Call {
             return None;
         }
         let outcome = self.step(now, id, |attempt, ask, out| {
-            if attempt.head().is_none() {
+            if attempt.returned().is_none() {
                 let headers = Headers::from_iter([("content-type", "text/event-stream; charset=utf-8")]);
                 if errand {
                     attempt.open_natively(headers);
@@ -95,7 +95,7 @@ impl Call {
                 true => ("text/event-stream; charset=utf-8", native::end_event(&state)),
                 false => ("application/json", errand.relabel(follower.job.latest())),
             };
-            if attempt.head().is_none() {
+            if attempt.returned().is_none() {
                 attempt.open_natively(Headers::from_iter([("content-type", media_type)]));
             }
             out.push(Emit::Bytes(body));

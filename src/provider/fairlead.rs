@@ -40,10 +40,12 @@ pub fn event(data: &[u8]) -> Option<Failure> {
     error(data).map(|error| Failure::Told(Box::new(Told { error, answer: None })))
 }
 
-/// What of the header of the gateway's refusal goes on to the client: when to come back is for it, too.
+/// What of the header of the gateway's response goes on to the client: who has answered it, and when to come back, is
+/// for it, too.
 pub fn returned(headers: &Headers) -> Headers {
     let mut returned = vllm::returned(headers);
-    for name in ["retry-after", "x-should-retry"] {
+    for name in ["retry-after", "x-fairlead-attempts", "x-fairlead-endpoint", "x-fairlead-truncated", "x-should-retry"]
+    {
         if let Some(value) = headers.get(name) {
             returned.set(name, value);
         }

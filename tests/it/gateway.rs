@@ -52,6 +52,11 @@ fn a_chain_of_gateways_gives_what_the_last_one_gives() {
         let (inner, outer) = chained(World::new().endpoint("a", [script]), &wanted);
         assert_eq!((inner.outcome(), outer.outcome()), ("ok", "ok"));
         assert_eq!((outer.status(), outer.body()), (200, inner.body()));
+        let by = |record: &Record, name: &str| record.header(name).map(str::to_owned);
+        for name in ["x-fairlead-endpoint", "x-fairlead-attempts"] {
+            assert_eq!(by(&outer, name), by(&inner, name), "the last one knows who has answered");
+        }
+        assert_eq!(outer.header("x-fairlead-endpoint"), Some("a"));
     }
 }
 
