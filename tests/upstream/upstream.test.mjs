@@ -406,6 +406,13 @@ describe('the server', () => {
     assert.equal(Buffer.concat(chunks).toString().split('HTTP/1.1 200 OK').length, 3);
   });
 
+  it('closes each connection behind its answer where none shall stay', async (t) => {
+    const other = await startVllm({ keepAliveMs: 0 });
+    t.after(() => other.close());
+    const { headers } = await exchange(other, { body: CHAT, headers: { connection: 'keep-alive' } });
+    assert.equal(headers.connection, 'close');
+  });
+
   it('reads chunked bodies and answers Expect', async () => {
     const text = JSON.stringify(CHAT);
     const half = text.length >> 1;

@@ -19,7 +19,7 @@ import { Watched } from './watched.mjs';
  * @property {number} [tokenMs] between two tokens
  * @property {number} [firstTokenMs] before the first
  * @property {number} [maxMs] the end of everything that lasts for ever
- * @property {number} [keepAliveMs] how long an idle connection stays
+ * @property {number} [keepAliveMs] how long an idle connection stays; with 0 each answer closes its own
  * @property {number} [maxModelLen] prompt tokens beyond it are refused
  * @property {number} [keepRequests] how many requests are remembered
  * @property {boolean} [faultless] no request can ask for a fault, neither by its `sim` field nor by its model's name
@@ -156,7 +156,8 @@ class Vllm extends Watched {
   #remember(request) {
     this.#count += 1;
     const date = new Date(this.#options.now).toUTCString();
-    const record = new RequestRecord(request, this.#count, date, () => this.changed());
+    const keepAlive = request.keepAlive && this.#options.keepAliveMs > 0;
+    const record = new RequestRecord({ ...request, keepAlive }, this.#count, date, () => this.changed());
     this.requests.push(record);
     if (this.requests.length > this.#options.keepRequests) this.requests.shift();
     record.changed();
