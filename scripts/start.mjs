@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { build } from './build.mjs';
+import { startPage } from './page.mjs';
 import { Failure, main, root, step } from './process.mjs';
 import { bin, continueOnPackagedNode, ensurePackages } from './setup.mjs';
 
@@ -13,8 +14,17 @@ const HOST = '127.0.0.1';
 /** The endpoints of CONFIG in wrangler.toml that are simulated here. */
 const SERVERS = ['demo-a', 'demo-b'];
 const RUNPOD = 'demo-runpod';
-/** At the pace of a real one. It may run for days, and nobody reads its records. */
-const MODEL = { models: ['fairlead-demo'], firstTokenMs: 300, tokenMs: 40, keepRequests: 20 };
+const MODEL = 'fairlead-demo';
+/**
+ * At the pace of a real one. It may run for days, and nobody reads its records. A browser repeats a request by itself
+ * when a connection that it had used before is reset, so that the page would see nothing of it: none is used again.
+ */
+const VLLM = { models: [MODEL], firstTokenMs: 300, tokenMs: 40, keepRequests: 20, keepAliveMs: 0 };
+/**
+ * The policy that the page asks for: shorter times than anybody would set in earnest, the same that the page itself has
+ * without the gateway (pkg-js/demo/demo.js).
+ */
+const PAGE_POLICY = { first_token_ms: 1500, idle_ms: 2000, breaker: { consecutive: 4, open_ms: 8000, probe_ratio: 1 } };
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 5_000;
 
@@ -31,19 +41,22 @@ await main(async () => {
   const stopped = new Promise((_, reject) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => reject(new Failure('Stopped.', 0)));
   });
-  const gateway = startGateway(port, await configFor(servers, runpod));
+  const url = `http://${HOST}:${port}`;
+  const page = await startPage(HOST, {
+    gateway: `${url}/v1`, servers: servers.map((server, at) => ({ name: SERVERS[at], url: `${server.url}/v1` })), model: MODEL,
+  });
+  const gateway = startGateway(port, await configFor(servers, runpod, page));
   try {
-    const url = `http://${HOST}:${port}`;
     const ended = gateway.exit.then(() => {
       throw new Failure(`wrangler ended by itself.\n${gateway.untold()}`);
     });
     await Promise.race([stopped, ended, answering(`${url}/health`)]);
-    console.log(welcome(url, servers, runpod));
+    console.log(welcome(url, servers, runpod, page));
     gateway.tell();
     await Promise.race([stopped, ended]);
   } finally {
     await gateway.stop();
-    await Promise.all([...servers, runpod].map((server) => server.close()));
+    await Promise.all([...servers, runpod, page].map((server) => server.close()));
   }
 });
 
@@ -64,24 +77,24 @@ function isTaken(port) {
 
 async function startServers() {
   const { startVllm } = await import('../tests/upstream/vllm.mjs');
-  return Promise.all(SERVERS.map(() => startVllm(MODEL)));
+  return Promise.all(SERVERS.map(() => startVllm(VLLM)));
 }
 
 /** Its worker goes after half a minute without work, and takes three seconds to come back. */
 async function startRunpod() {
   const { startRunpod: start } = await import('../tests/upstream/runpod.mjs');
-  const demo = { handler: 'worker-vllm', coldStartMs: 3000, idleMs: 30_000, keepJobs: 100, vllm: MODEL };
+  const demo = { handler: 'worker-vllm', coldStartMs: 3000, idleMs: 30_000, keepJobs: 100, vllm: VLLM };
   return start({ keepRequests: 20, endpoints: { demo } });
 }
 
-/** The demo's CONFIG, with its simulated endpoints where they listen: on ports that were free. */
-async function configFor(servers, runpod) {
+/** The demo's CONFIG, with its simulated endpoints where they listen: on ports that were free. The page may call. */
+async function configFor(servers, runpod, page) {
   const { unstable_readConfig: readConfig } = await import('wrangler');
   const { CONFIG } = readConfig({ config: join(root, 'wrangler.toml') }, { hideWarnings: true }).vars;
   const endpoint = (wanted) => CONFIG.endpoints.find(({ name }) => name === wanted);
   for (const [at, name] of SERVERS.entries()) endpoint(name).base_url = `${servers[at].url}/v1`;
   endpoint(RUNPOD).base_url = runpod.baseUrl('demo');
-  return JSON.stringify(CONFIG);
+  return JSON.stringify({ ...CONFIG, cors: { origins: [page.url] }, policies: { ...CONFIG.policies, page: PAGE_POLICY } });
 }
 
 /** `wrangler dev`. What it says is kept back until `tell`: before the first answer it matters only if that fails. */
@@ -131,13 +144,15 @@ async function answering(url) {
   throw new Failure(`The gateway does not answer ${url} within ${READY_WITHIN_MS / 1000} s.`);
 }
 
-function welcome(url, servers, runpod) {
+function welcome(url, servers, runpod, page) {
   const chat = (model, more = '') => `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{"model":"${model}","stream":true,"messages":[{"role":"user","content":"What is a fairlead?"}]${more}}'`;
   return `
 Fairlead is ready at ${url}, an OpenAI base URL is ${url}/v1
 in front of two simulated vLLM servers at ${servers.map((server) => `${server.url}/v1`).join(' and ')}
 and a simulated RunPod at ${runpod.baseUrl('demo')}
+
+A page to play with: ${page.url}
 
 Stream a chat:
 ${chat('demo')}

@@ -101,12 +101,39 @@ describe('npm start', () => {
     assert.match(answer, /"id":"[\w-]+\.[0-9a-f]{20}"/);
   });
 
+  test('serves a page to play with, which the gateway lets call it', async () => {
+    const [, page] = child.said.match(/A page to play with: (\S+)/);
+    for (const [path, type] of [
+      ['/', 'text/html; charset=utf-8'], ['/demo.css', 'text/css; charset=utf-8'], ['/demo.js', 'text/javascript; charset=utf-8'],
+      ['/fairlead/index.js', 'text/javascript; charset=utf-8'], ['/setup.json', 'application/json'],
+    ]) {
+      const response = await fetch(page + path);
+      assert.equal(response.status, 200, path);
+      assert.equal(response.headers.get('content-type'), type, path);
+    }
+    for (const path of ['/fairlead/..%2fpackage.json', '/.inputs.sha256', '/fairlead/', '/start.mjs']) {
+      assert.equal((await fetch(page + path)).status, 404, path);
+    }
+    const { gateway, servers, model } = await (await fetch(`${page}/setup.json`)).json();
+    assert.equal(gateway, `http://127.0.0.1:${port}/v1`);
+    assert.deepEqual(servers.map(({ name }) => name), ['demo-a', 'demo-b']);
+    const calls = [{ url: gateway, model: 'demo', headers: { 'x-fairlead-policy': 'page' } }, ...servers.map(({ url }) => ({ url, model }))];
+    for (const { url, model, headers } of calls) {
+      const response = await fetch(`${url}/chat/completions`, {
+        method: 'POST', headers: { 'content-type': 'application/json', origin: page, ...headers },
+        body: JSON.stringify({ model, messages: [{ role: 'user', content: 'Hello' }] }),
+      });
+      assert.equal(response.status, 200, url);
+      assert.match(response.headers.get('access-control-allow-origin'), new RegExp(`^(\\*|${page})$`), url);
+    }
+  });
+
   test('ends all of it at a signal, and says so with success', async () => {
     child.kill('SIGTERM');
     const [code] = await once(child, 'close');
     assert.equal(code, 0);
     const urls = new Set(child.said.match(/http:\/\/127\.0\.0\.1:\d+/g));
-    assert.equal(urls.size, 4, 'the gateway, two servers and a RunPod');
+    assert.equal(urls.size, 5, 'the gateway, two servers, a RunPod and the page');
     for (const url of urls) {
       await assert.rejects(fetch(url), ({ cause }) => cause.code === 'ECONNREFUSED');
     }
