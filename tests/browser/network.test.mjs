@@ -148,7 +148,7 @@ describe('a server without an answer for the page', () => {
 });
 
 describe('a page that is put to sleep', () => {
-  const IDLE_MS = 400;
+  const IDLE_MS = 1000;
   const patience = { policies: { default: { idleMs: IDLE_MS, maxAttempts: 1 } } };
 
   /** A page whose client reads a stream at its own pace while the test freezes the page. */
@@ -163,7 +163,7 @@ describe('a page that is put to sleep', () => {
   }
 
   it('goes on with a stream that was fine meanwhile', async () => {
-    const { page, sleep } = await reading({ tokenMs: 20, tokens: 60 });
+    const { page, sleep } = await reading({ tokenMs: 20, tokens: 150 });
     const record = await vllm.until(() => vllm.requests.find(({ method }) => method === 'POST'));
     await vllm.until(() => record.eventsSent > 10);
     await sleep('frozen');

@@ -71,8 +71,8 @@ it('who leaves the line is out of it at once, and never asked for', async () => 
   for (const call of waiting) {
     await assert.rejects(call, (error) => error instanceof AbortError && error.cause.message === 'enough');
   }
-  // Not with the next look at the line, nor when a place is free: all of them still are taken.
-  assert.ok(performance.now() - began < 100);
+  // Not when a place is free, or at the end of some wait: all of them still are taken.
+  assert.ok(performance.now() - began < 500);
   assert.equal(underWay().length, MOST);
   await places.end();
   assert.equal(await last, DEFAULT_TEXT);
