@@ -2,7 +2,9 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { build } from './build.mjs';
@@ -99,7 +101,9 @@ async function configFor(servers, runpod, page) {
 
 /** `wrangler dev`. What it says is kept back until `tell`: before the first answer it matters only if that fails. */
 function startGateway(port, config) {
-  const dev = ['dev', '--ip', HOST, '--port', String(port), '--var', `CONFIG:${config}`];
+  // What was known of servers that are gone would keep calls from those that have their names now.
+  const state = mkdtempSync(join(tmpdir(), 'fairlead-start-'));
+  const dev = ['dev', '--ip', HOST, '--port', String(port), '--persist-to', state, '--var', `CONFIG:${config}`];
   const child = spawn(process.execPath, [bin('wrangler'), ...dev], {
     cwd: root,
     detached: true, // in a process group of its own: Ctrl-C reaches this script, which ends it in good order
@@ -114,7 +118,10 @@ function startGateway(port, config) {
       if (error.code !== 'ESRCH') throw error;
     }
   };
-  process.once('exit', () => kill('SIGKILL'));
+  process.once('exit', () => {
+    kill('SIGKILL');
+    rmSync(state, { recursive: true, force: true, maxRetries: 3 });
+  });
 
   let untold = '';
   let hear = (text) => { untold += text; };
