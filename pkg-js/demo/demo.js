@@ -12,19 +12,22 @@ const text = 'A fairlead is a ring or a hook that guides a rope and keeps it fro
 /** So many events come before a fault in mid-stream, the role among them. */
 const MIDDLE = 12;
 
-/** `sim` tells the servers what to do: each of them takes one entry of a list for each attempt of a call. */
+/** For each attempt of a call, at each server. A browser may repeat one by itself. */
+const once = (fault) => [fault, { text }, { text }, { text }];
+
+/** `sim` tells the servers what to do. */
 const FAULTS = {
   healthy: { label: 'nothing', sim: { text }, hint: 'Both servers are well. The first one answers.' },
   reset: {
-    label: 'reset', sim: ['reset', { text }],
+    label: 'reset', sim: once('reset'),
     hint: 'Each server resets the connection once. The next is asked, then the first again.',
   },
   silence: {
-    label: 'silence', sim: ['hang-after-headers', { text }],
+    label: 'silence', sim: once('hang-after-headers'),
     hint: 'Each server takes the request once and says nothing. 1.5 s without a first token, and the next is asked.',
   },
   once: {
-    label: '503 once', sim: ['http-503', { text }],
+    label: '503 once', sim: once('http-503'),
     hint: 'Each server has no room once. The next is asked, then the first again, after a wait.',
   },
   always: {
