@@ -19,7 +19,6 @@ use serde::Serialize;
 use serde_wasm_bindgen::Serializer;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -61,7 +60,7 @@ impl Host {
 pub struct Bell {
     rings: Cell<u32>,
     next: Cell<u32>,
-    sleepers: RefCell<BTreeMap<u32, Waker>>,
+    sleepers: RefCell<Vec<(u32, Waker)>>,
 }
 
 impl Bell {
@@ -69,7 +68,11 @@ impl Bell {
     pub fn ring(&self) {
         self.rings.set(self.rings.get().wrapping_add(1));
         let sleepers = self.sleepers.take();
-        sleepers.into_values().for_each(Waker::wake);
+        sleepers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn forget(&self, key: u32) {
+        self.sleepers.borrow_mut().retain(|(other, _)| *other != key);
     }
 }
 
@@ -98,14 +101,15 @@ impl Future for Nap {
         if self.bell.rings.get() != self.rings {
             return Poll::Ready(());
         }
-        self.bell.sleepers.borrow_mut().insert(self.key, context.waker().clone());
+        self.bell.forget(self.key);
+        self.bell.sleepers.borrow_mut().push((self.key, context.waker().clone()));
         Pin::new(&mut self.timer).poll(context)
     }
 }
 
 impl Drop for Nap {
     fn drop(&mut self) {
-        self.bell.sleepers.borrow_mut().remove(&self.key);
+        self.bell.forget(self.key);
     }
 }
 
