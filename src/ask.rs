@@ -6,11 +6,11 @@
 use crate::{
     api::Api,
     error::{Code, Error},
+    find::find,
     json::{place_of, read_object},
     message::Headers,
     native::Errand,
 };
-use memchr::memmem;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, ops::Range, rc::Rc};
@@ -201,11 +201,16 @@ fn peek_form(headers: &Headers, body: &[u8]) -> Result<Peeked, Error> {
     let (mut model, mut stream) = (None, false);
     let first = body.starts_with(delimiter.as_bytes().get(2..).unwrap_or_default());
     let first = first.then(|| (0, delimiter.len().saturating_sub(2)));
-    let others = memmem::find_iter(body, &delimiter).map(|at| (at, at.saturating_add(delimiter.len())));
-    let delimiters: Vec<(usize, usize)> = first.into_iter().chain(others).collect();
+    let mut delimiters: Vec<(usize, usize)> = first.into_iter().collect();
+    let mut from = 0usize;
+    while let Some(at) = body.get(from..).and_then(|rest| find(rest, delimiter.as_bytes())) {
+        let at = from.saturating_add(at);
+        from = at.saturating_add(delimiter.len());
+        delimiters.push((at, from));
+    }
     for ((_, from), (end, _)) in delimiters.iter().zip(delimiters.iter().skip(1)) {
         let part = body.get(*from..*end).unwrap_or_default();
-        let Some(split) = memmem::find(part, b"\r\n\r\n") else { continue };
+        let Some(split) = find(part, b"\r\n\r\n") else { continue };
         let (head, content) = part.split_at_checked(split).unwrap_or((part, &[]));
         let content = content.strip_prefix(b"\r\n\r\n").unwrap_or_default();
         let at = from.saturating_add(split).saturating_add(4);
@@ -330,7 +335,7 @@ mod tests {
         assert_eq!(ask.model, "whisper");
         assert!(ask.stream);
         let sent = ask.body_for(Some("openai/whisper-large"));
-        let place = memmem::find(body, b"whisper").unwrap();
+        let place = find(body, b"whisper").unwrap();
         assert_eq!(*sent, *[&body[..place], b"openai/whisper-large", &body[place + 7..]].concat());
         let error = Ask::read(Api::Transcriptions, &Headers::new(), body[..].into()).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("content-type"));

@@ -3,6 +3,7 @@
 use crate::{
     deadline::Timer,
     error::{Code, Error},
+    find::find,
     message::{Barrier, Headers, ResponseHead},
     stream::InBand,
     time::{Instant, positive_ms},
@@ -318,7 +319,7 @@ fn by_status(status: u16, after_ms: Option<u64>) -> Verdict {
 
 /// vLLM's and OpenAI's ways to say that a prompt is too long for the model.
 fn is_context_length(body: &[u8]) -> bool {
-    let contains = |needle: &str| memchr::memmem::find(body, needle.as_bytes()).is_some();
+    let contains = |needle: &str| find(body, needle.as_bytes()).is_some();
     contains("maximum context length") || contains("context_length_exceeded") || contains("\"param\":\"input_tokens\"")
 }
 

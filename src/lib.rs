@@ -84,6 +84,7 @@ pub mod drive;
 pub mod error;
 pub mod event;
 pub mod explain;
+mod find;
 pub mod fleet;
 pub mod jobs;
 mod json;

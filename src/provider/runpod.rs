@@ -6,6 +6,7 @@ use crate::{
     api::Dialect,
     ask::Ask,
     classify::{Failure, JobFailure},
+    find::find,
     jobs::{Op, Piece, cause},
     json::{Text, one_line, read_object},
     message::{Headers, Method, Request, ResponseHead},
@@ -232,7 +233,7 @@ fn answer(json: &str, dialect: Dialect) -> Cow<'_, str> {
 /// A load balancer's own words where no worker of its endpoint answers: its statuses are
 /// undocumented, its words are not.
 pub fn has_no_worker(body: &[u8]) -> bool {
-    let says = |words: &str| memchr::memmem::find(body, words.as_bytes()).is_some();
+    let says = |words: &str| find(body, words.as_bytes()).is_some();
     says("no workers available") || says("affinity_worker_gone") || says("worker_timeout")
 }
 
