@@ -7,6 +7,7 @@ use crate::{
     api::Api,
     error::{Code, Error},
     find::find,
+    jobs::{IfJobs, if_jobs},
     json::{place_of, read_object},
     message::Headers,
     native::Errand,
@@ -33,7 +34,7 @@ pub struct Ask {
     /// The body as it came.
     pub body: Rc<[u8]>,
     /// What is to be done with a job of the client's own.
-    pub errand: Option<Rc<Errand>>,
+    pub errand: Option<IfJobs<Rc<Errand>>>,
     /// Where the model's name stands in it, quotes included.
     model_at: Range<usize>,
 }
@@ -77,7 +78,7 @@ impl Ask {
             held_back: false,
             headers: Headers::new(),
             body,
-            errand: Some(Rc::new(errand)),
+            errand: if_jobs(Rc::new(errand)),
             model_at: 0..0,
         }
     }

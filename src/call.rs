@@ -29,6 +29,7 @@ use crate::{
     event::Event,
     explain::Story,
     fleet::Fleet,
+    jobs::IfJobs,
     load::POLL_MS,
     message::{Barrier, Request, ResponseHead},
     policy::Policy,
@@ -173,7 +174,7 @@ pub struct Call {
     /// Fetches that were given to jobs which are being ended beside the call.
     given_away: u32,
     attempts: Vec<Attempt>,
-    settlements: VecDeque<Settlement>,
+    settlements: VecDeque<IfJobs<Box<Settlement>>>,
     upkeeps: VecDeque<Upkeep>,
     /// The newest job, as its client may see it.
     job: JobState,
@@ -297,7 +298,7 @@ impl Call {
     }
 
     /// A job that nobody waits for any more: it is to be cancelled, even behind the call's end.
-    pub fn poll_settlement(&mut self) -> Option<Settlement> {
+    pub fn poll_settlement(&mut self) -> Option<IfJobs<Box<Settlement>>> {
         self.settlements.pop_front()
     }
 

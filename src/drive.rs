@@ -14,6 +14,7 @@ pub use lane::{Over, Slow};
 
 use crate::{
     call::{Call, Emit, Input, Output},
+    jobs,
     message::ResponseHead,
     runtime::{Chunk, Exchange, Received, Runtime},
     time::Instant,
@@ -232,7 +233,7 @@ impl<R: Runtime> Body<R> {
         while let Some(settlement) = self.call.poll_settlement() {
             let place = self.exchanges.iter().position(|(id, _)| Some(*id) == settlement.exchange);
             let submission = place.map(|place| self.exchanges.swap_remove(place).1);
-            self.runtime.spawn(Box::pin(settle::settle(self.runtime.clone(), settlement, submission)));
+            self.runtime.spawn(Box::pin(settle::settle(self.runtime.clone(), *jobs::pointer(settlement), submission)));
         }
     }
 

@@ -16,6 +16,7 @@
 mod answers;
 mod cancel;
 mod cause;
+mod enabled;
 mod operation;
 mod pace;
 mod python;
@@ -24,6 +25,7 @@ mod tally;
 
 pub use cancel::{Cancel, Cancelled, Next};
 pub use cause::{cause, flat_error};
+pub use enabled::{ENABLED, IfJobs, if_jobs, pointer};
 pub use operation::{Answer, Op};
 pub use pace::Pace;
 pub use reply::{Health, Piece, Reply, Word, is_job_id};

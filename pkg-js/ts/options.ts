@@ -83,7 +83,7 @@ export interface EndpointOptions {
   baseURL: string;
   /** Its key. In a browser only under {@link FairleadOptions.dangerouslyAllowBrowser}. */
   apiKey?: string | undefined;
-  /** How a RunPod endpoint is spoken to. @default "jobs" */
+  /** How a RunPod endpoint is spoken to; without a mode it would be by jobs, which need a gateway. */
   mode?: 'jobs' | 'openai' | 'load_balancer' | undefined;
   /** Calls at a time, instead of {@link FairleadOptions.maxConcurrency}. */
   maxConcurrency?: number | undefined;

@@ -6,7 +6,7 @@ use crate::{
     ask::Ask,
     classify::{Failure, JobFailure},
     deadline::{AttemptTimers, Limits, Timer},
-    jobs::Op,
+    jobs::{IfJobs, Op},
     message::{Barrier, Headers, ResponseHead},
     provider::{fairlead, runpod, vllm},
     sse::Decoder,
@@ -40,7 +40,7 @@ pub(super) struct Attempt {
     /// The exchange whose response it waits for.
     pub(super) exchange: Option<u32>,
     /// The job that it follows, at an endpoint that takes jobs.
-    pub(super) job: Option<Box<Follower>>,
+    pub(super) job: Option<IfJobs<Box<Follower>>>,
     pub(super) timers: AttemptTimers,
     /// Its leave to be under way; none once its outcome is told.
     pub(super) ticket: Option<Ticket>,
@@ -119,13 +119,19 @@ impl Attempt {
     }
 
     /// An attempt that follows a job.
-    pub(super) fn of_job(id: u32, target: usize, now: Instant, limits: Limits, follower: Follower) -> Self {
+    pub(super) fn of_job(
+        id: u32,
+        target: usize,
+        now: Instant,
+        limits: Limits,
+        follower: IfJobs<Box<Follower>>,
+    ) -> Self {
         let mut timers = AttemptTimers::queued(now, limits.clone());
         if follower.job.was_there() {
             // Its client waits for as long as it wants.
             timers.on_unseen();
         }
-        Self { timers, job: Some(Box::new(follower)), ..Self::new(id, target, now, limits) }
+        Self { timers, job: Some(follower), ..Self::new(id, target, now, limits) }
     }
 
     /// When something is to be done for it.

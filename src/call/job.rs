@@ -6,7 +6,7 @@ use crate::{
     error::{Code, Error},
     event::Event,
     fleet::{Fleet, Look},
-    jobs::{Aim, Answer, Job, MAX_ANSWER, News, Op, Pace, Want, Word},
+    jobs::{self, Aim, Answer, IfJobs, Job, MAX_ANSWER, News, Op, Pace, Want, Word},
     message::ResponseHead,
     native::Verb,
     provider::runpod::{self, Lifetime},
@@ -76,7 +76,10 @@ const LAST_STATE_MS: u64 = 500;
 
 impl Call {
     /// The follower of the job that an attempt at this target is; `None` where it is none.
-    pub(super) fn follower(&self, now: Instant, target: &Target) -> Option<Follower> {
+    pub(super) fn follower(&self, now: Instant, target: &Target) -> Option<IfJobs<Box<Follower>>> {
+        if !jobs::ENABLED {
+            return None;
+        }
         let endpoint = &target.endpoint;
         let errand = self.order.ask.errand.as_deref();
         let wait_ms = errand.and_then(|errand| errand.wait_ms);
@@ -108,7 +111,7 @@ impl Call {
             }
         };
         self.fleet.borrow_mut().queue(target.index).follow(now, self.deadline);
-        Some(Follower {
+        let follower = Follower {
             job,
             lifetime,
             head: None,
@@ -118,7 +121,8 @@ impl Call {
             sent_at: now,
             native: false,
             torn: 0,
-        })
+        };
+        jobs::if_jobs(Box::new(follower))
     }
 
     /// Whether a client asks for more than RunPod takes, at a time when that cannot be waited for. Jobs
@@ -399,7 +403,7 @@ impl Call {
         let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
         let target = attempt.target;
         let exchange = attempt.exchange.take();
-        let Some(follower) = attempt.job.take() else { return };
+        let Some(follower) = attempt.job.take().map(jobs::pointer) else { return };
         let Some(Target { endpoint, index, .. }) = self.order.model.targets.get(target) else { return };
         let mut fleet = self.fleet.borrow_mut();
         let queue = fleet.queue(*index);
@@ -430,7 +434,7 @@ impl Call {
         // As long as the call goes on, so do its own requests.
         let fetches = if self.over { left } else { left.min(SETTLING_FETCHES.max(left / 100)) };
         self.given_away = self.given_away.saturating_add(fetches);
-        self.settlements.push_back(Settlement {
+        let settlement = Settlement {
             endpoint: Rc::clone(endpoint),
             index: *index,
             job: facts.id.clone(),
@@ -439,7 +443,8 @@ impl Call {
             request_id,
             fetches,
             fleet: Rc::clone(&self.fleet),
-        });
+        };
+        self.settlements.extend(jobs::if_jobs(Box::new(settlement)));
     }
 
     /// Lets a job go its way, if it has not ended.

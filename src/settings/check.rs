@@ -7,6 +7,7 @@ use crate::{
         self, ClientConfig, Config, EndpointConfig, List, Mistake, Mode, ModelConfig, OnDeadline, PolicyConfig,
         Provider, Resume, Strategy, TargetConfig,
     },
+    jobs,
     policy::Policy,
 };
 use serde_json::Value;
@@ -122,6 +123,11 @@ impl Check<'_> {
                     self.mistake(format!("{path}.{field}"), "is for `\"provider\": \"runpod\"` only");
                 }
             }
+        }
+        let takes_jobs = config.provider == Some(Provider::Runpod) && config.mode.unwrap_or_default() == Mode::Jobs;
+        if takes_jobs && !jobs::ENABLED {
+            let message = "`jobs` need a gateway: without one it can be `openai` or `load_balancer`";
+            self.mistake(format!("{path}.mode"), message);
         }
         let native = config.provider == Some(Provider::Runpod) && config.native == Some(true);
         if native && config.mode == Some(Mode::LoadBalancer) {
