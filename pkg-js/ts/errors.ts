@@ -48,9 +48,12 @@ export class FairleadError extends Error {
   readonly status: number | undefined;
   /** `error.type` of the answer. */
   readonly type: string | undefined;
-  /** The field or timer concerned: of `upstream_timeout` it is `headers`, `first_token`, `idle`, `progress` or `queue`. */
+  /**
+   * The field or timer concerned: of `upstream_timeout` it is `headers`, `first_token`, `idle`, `progress` or `queue`,
+   * of `upstream_unreachable` it may be `offline` or `cors`.
+   */
   readonly param: string | undefined;
-  /** The id under which the call stands in the logs. */
+  /** The id under which the call stands in a gateway's log, where `-` and the attempt follow it. */
   readonly requestId: string | undefined;
   /** Attempts over all endpoints, the first included. */
   readonly attempts: number | undefined;

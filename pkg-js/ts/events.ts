@@ -16,7 +16,10 @@ export type Fact =
       readonly type: 'attempt_failed';
       readonly attempt: number;
       readonly endpoint: string;
-      /** A timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`, … */
+      /**
+       * A timer's name, `http_503`, `unreachable`, `cut`, `invalid`, `in_band`, `abort`, `offline`, `cors`, or a gateway's
+       * code.
+       */
       readonly reason: string;
       /** `retry`, `failover` or `line`; or why not: `attempts_spent`, `nobody_left`, `no_time_left`, `budget_spent`, … */
       readonly then: string;

@@ -18,7 +18,7 @@ export interface FairleadOptions {
   apiKey?: string | undefined;
   /**
    * Milliseconds for a whole call: waiting for a place, every attempt and the pauses between, and all of a stream.
-   * From 1 to 86400000 (a day).
+   * From 1 to 86400000 (a day). Of calls under a policy other than `default`, its `deadlineMs` counts.
    * @default 300000
    */
   timeout?: number | undefined;
@@ -87,7 +87,7 @@ export interface EndpointOptions {
   mode?: 'jobs' | 'openai' | 'load_balancer' | undefined;
   /** Calls at a time, instead of {@link FairleadOptions.maxConcurrency}. */
   maxConcurrency?: number | undefined;
-  /** Whether it can go on from a partial answer. */
+  /** Whether it can go on from a partial answer. Without effect in this version. */
   continue?: boolean | undefined;
   /** Whether its jobs are open natively (RunPod). */
   native?: boolean | undefined;
@@ -146,19 +146,19 @@ export interface PolicyOptions {
   retryAfterMaxMs?: number | undefined;
   /** Has an effect in a gateway only. @default 5000 */
   keepaliveMs?: number | undefined;
-  /** Has an effect in a gateway only. @default 10000 */
+  /** A stream that still waits is handed out after so long; what fails then throws in reading. @default 10000 */
   commitAfterMs?: number | undefined;
-  /** What a stream whose deadline comes ends in. @default "error" */
+  /** What a stream whose deadline comes ends in. Without effect in this version. @default "error" */
   onDeadline?: 'error' | 'partial' | undefined;
   /** Has an effect in a gateway only. @default "checked" */
   forward?: 'checked' | 'native' | undefined;
-  /** What to do when a stream breaks after its first content. @default "off" */
+  /** What to do when a stream breaks after its first content. Without effect in this version. @default "off" */
   resume?: 'off' | 'continue' | 'verify' | undefined;
-  /** Streams a call that is not streamed from the endpoint, and puts it together. @default false */
+  /** Streams from the endpoint what is not streamed to the caller. Without effect in this version. @default false */
   streamInternally?: boolean | undefined;
-  /** Starts a second target if no content has come by then. */
+  /** Starts a second target if no content has come by then. Without effect in this version. */
   hedgeAfterMs?: number | undefined;
-  /** Larger requests are refused. @default 26214400 */
+  /** Has an effect in a gateway only. @default 26214400 */
   maxRequestBytes?: number | undefined;
   /** When an endpoint is left alone. */
   breaker?: BreakerOptions | undefined;

@@ -205,9 +205,9 @@ export interface Model extends Open {
 export interface ResponseInfo {
   status: number;
   headers: Headers;
-  /** The id under which the call stands in the logs. */
+  /** The id under which the call stands in a gateway's log, where `-` and the attempt follow it. */
   requestId: string | undefined;
-  /** The name of the endpoint that answered. */
+  /** Who answered: by the gateway's word, else by this client's, which calls what is behind `baseURL` `gateway`. */
   endpoint: string | undefined;
   /** Attempts over all endpoints, the first included. */
   attempts: number | undefined;
