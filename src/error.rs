@@ -206,6 +206,12 @@ impl Error {
         Self { code, message: message.into(), param: None, retry_after_ms: None, job: None }
     }
 
+    /// The error of a body that is over this limit of a policy, in bytes.
+    pub fn too_large(limit: u64) -> Self {
+        let message = format!("The body is over the limit of {limit} bytes (`max_request_bytes` in the policy).");
+        Self::new(Code::RequestTooLarge, message)
+    }
+
     /// Names the field or timer concerned.
     pub fn with_param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());

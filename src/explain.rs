@@ -226,7 +226,9 @@ impl Story<'_> {
         let code = by_status(status);
         let advice = match code {
             Code::UpstreamOverloaded => "It has no room: come back later, or add a target to `models`.",
-            Code::UpstreamRejectedKey => "It refused the gateway's key: check the secret that `api_key_secret` names.",
+            Code::UpstreamRejectedKey => {
+                "It refused the key that it was sent: check the secret that `api_key_secret` names."
+            }
             Code::InvalidRequest => "It refused the request itself.",
             _ => "Its own log may say why; another target in `models` would take over.",
         };

@@ -2,7 +2,10 @@
 //!
 //! A [`Policy`] is validated when it is made; nothing downstream checks it again.
 
-use crate::config::{BackoffConfig, BreakerConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset};
+use crate::{
+    config::{BackoffConfig, BreakerConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset},
+    error::Error,
+};
 
 /// The longest time that a policy may name: a day. It also keeps every host timer inside the 31
 /// bits that `setTimeout` has.
@@ -137,6 +140,14 @@ impl Default for BreakerPolicy {
 impl Policy {
     /// The most that a request's size may add to `first_token_ms`.
     pub const MAX_PREFILL_MS: u64 = 120_000;
+
+    /// Takes a request whose body has so many bytes, or refuses it.
+    pub fn admit(&self, bytes: usize) -> Result<(), Error> {
+        match u64::try_from(bytes) {
+            Ok(bytes) if bytes <= self.max_request_bytes => Ok(()),
+            _ => Err(Error::too_large(self.max_request_bytes)),
+        }
+    }
 
     /// The defaults under a preset.
     fn preset(preset: Option<Preset>) -> Self {

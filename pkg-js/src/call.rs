@@ -75,6 +75,7 @@ impl Shared {
     /// Reads the settings, or tells all that is wrong with them.
     pub fn new(config: String, host: Host) -> Result<Self, JsValue> {
         let reading = Settings::read([("CONFIG".to_owned(), config.into())], &host);
+        reading.warnings.iter().for_each(|warning| host.warn(&warning.path, &warning.message));
         let Some(settings) = reading.settings else {
             let mistakes = reading.mistakes.iter();
             let mistakes: Vec<_> = mistakes.map(|Mistake { path, message }| Told { path, message }).collect();
@@ -136,6 +137,7 @@ impl Shared {
         let mut ask = Ask::read(api, headers, body.into())?;
         own.iter().for_each(|(name, value)| ask.headers.set(name, value));
         let (model, policy) = self.settings.plan(None, &ask.model, wishes.policy().as_deref())?;
+        policy.admit(ask.body.len())?;
         let arrived = Instant::from_millis(wishes.arrived() as u64);
         let policy = wished(policy, wishes);
         let seed = random();

@@ -36,6 +36,9 @@ extern "C" {
     fn secrets(this: &Host) -> JsValue;
     #[wasm_bindgen(method, getter)]
     fn store(this: &Host) -> Option<JsStore>;
+    /// Hears what is understood but has no effect.
+    #[wasm_bindgen(method)]
+    pub fn warn(this: &Host, path: &str, message: &str);
 }
 
 impl Environment for Host {

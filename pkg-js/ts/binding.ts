@@ -71,6 +71,8 @@ export interface Host {
   /** Rejects with the string `offline` or `blocked` where that is known. */
   fetch(url: string, init: RequestInit): Promise<Response>;
   readonly store: RecordStore | undefined;
+  /** Hears what is understood but has no effect: where, in CONFIG's words, and what. */
+  warn(path: string, message: string): void;
 }
 
 /** Where records of breakers outlive the page. */

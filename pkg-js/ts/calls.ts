@@ -1,7 +1,7 @@
 // The calls of one client: their way into the core and back, and what must not outlive them.
 
 import { binding, type Core, type Handoff, type Host, type Instance, type Wishes } from './binding.js';
-import { inWords, type Setup } from './config.js';
+import { complaint, type Setup } from './config.js';
 import { AbortError, failure, FairleadError } from './errors.js';
 import type { Listeners } from './events.js';
 import { split } from './headers.js';
@@ -173,7 +173,7 @@ export class Calls {
       try {
         this.#made = { core: instance.create(this.#setup.config, this.#host), instance };
       } catch (error) {
-        throw inWords(error, this.#setup.baseURL !== undefined);
+        throw complaint(error, this.#setup.baseURL !== undefined);
       }
     }
     return this.#made;
@@ -192,7 +192,7 @@ export class Calls {
 }
 
 const lost = (cause?: unknown): FairleadError =>
-  failure('internal', 'The core of fairlead failed. Ask again: the next call gets a new one.', { cause });
+  failure('internal', 'The core of fairlead failed. Ask again: the next call gets a new one.', { cause, retryable: true });
 const closed = (): AbortError => new AbortError(new DOMException('This client was closed.', 'AbortError'));
 
 function wakeOn(wake: () => void): () => void {

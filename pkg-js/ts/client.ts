@@ -125,6 +125,9 @@ export interface ClientStatus {
 export interface EndpointStatus {
   name: string;
   provider: string;
+  /** Always false here: a page has no operator. */
+  isolated: boolean;
+  stored: BreakerRecord | null;
   inFlight: number;
   maxConcurrency: number | null;
   /** Calls that wait for a place. */
@@ -143,10 +146,23 @@ export interface BreakerStatus {
   /** The end of an opening, in milliseconds since 1970. */
   untilMs: number | null;
   reason: string;
+  epoch: number;
   /** In the window. */
   calls: number;
   failures: number;
   inARow: number;
+  /** What stands in the store now; `null` where nothing does. */
+  stored: BreakerRecord | null;
+}
+
+/** A breaker as the store has it, for other tabs and for this page's next life. */
+export interface BreakerRecord {
+  epoch: number;
+  state: 'closed' | 'open' | 'isolated';
+  /** In milliseconds since 1970, like `atMs`, when that was known. */
+  openUntilMs: number;
+  reason: string;
+  atMs: number;
 }
 
 /**

@@ -74,15 +74,20 @@ export function checkCall(options: CallOptions): void {
 }
 
 /** What the core complains of in a config, in the words of the options; anything else as it is. */
-export function inWords(error: unknown, isGateway: boolean): unknown {
+export function complaint(error: unknown, isGateway: boolean): unknown {
   try {
     const mistakes = JSON.parse((error as Error).message) as { path: string; message: string }[];
-    const path = (text: string) => (isGateway ? text.replace(/^endpoints\[0\]\./, '') : text).replace(/[a-z0-9]+(?:_[a-z0-9]+)+/g, (field) => option(field) ?? camel(field));
-    return new TypeError(mistakes.map((mistake) => `${path(mistake.path)} ${mistake.message}`).join('\n'), { cause: error });
+    const lines = mistakes.map(({ path, message }) => `${inWords(path, isGateway)} ${message}`);
+    return new TypeError(lines.join('\n'), { cause: error });
   } catch {
     return error;
   }
 }
+
+/** The path of a field of CONFIG in the words of the options. */
+export const inWords = (path: string, isGateway: boolean): string =>
+  (isGateway ? path.replace(/^endpoints\[0\]\./, '') : path)
+    .replace(/[a-z0-9]+(?:_[a-z0-9]+)+/g, (field) => option(field) ?? camel(field));
 
 const EXPOSED =
   'endpoints[].apiKey in a browser can be read and used by everybody who opens the page. Put a gateway in front and use ' +

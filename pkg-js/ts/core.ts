@@ -35,8 +35,7 @@ export function wasm(compile: () => Promise<WebAssembly.Module>): Binding {
 /** A host whose requests end with the instance: nobody reads their answers any more, and an endpoint works for them. */
 function letGo(host: Host, trapped: AbortSignal): Host {
   return {
-    secrets: host.secrets,
-    store: host.store,
+    ...host,
     fetch: (url, init) => {
       const signals = [init.signal!, trapped];
       // Browsers have it since March 2024; without it the answers of a core that traps are read to their ends.

@@ -62,6 +62,9 @@ export type Fact =
       readonly firstContentMs: number | null;
       readonly totalMs: number;
       readonly bytes: number;
+      /** Events of a stream, and those among them that were no JSON and dropped. */
+      readonly events: number;
+      readonly malformed: number;
       readonly promptTokens: number | null;
       readonly completionTokens: number | null;
     };
@@ -99,6 +102,11 @@ export class Listeners {
       for (const [name, value] of Object.entries(fields)) told[camel(name)] = value;
       if (this.#waiting.push(told as unknown as FairleadEvent) === 1) queueMicrotask(() => this.#deliver());
     };
+  }
+
+  /** Something about the client itself. */
+  warn(text: string): void {
+    if (this.#level >= LEVELS.indexOf('warn')) console.warn(`[fairlead] ${text}`);
   }
 
   #deliver(): void {

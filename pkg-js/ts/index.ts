@@ -2,7 +2,7 @@
 
 export { Fairlead } from './client.js';
 export type {
-  BreakerStatus, ChatCompletions, ClientStatus, Completions, Embeddings, EndpointStatus, ModelList, Models, NotStreaming,
+  BreakerRecord, BreakerStatus, ChatCompletions, ClientStatus, Completions, Embeddings, EndpointStatus, ModelList, Models, NotStreaming,
   Responses, Streaming,
 } from './client.js';
 export {

@@ -62,8 +62,8 @@ export class RunPod {
 
   /** Submits a job and waits for its result; a job that fails throws. */
   runSync(request: RunPodRequest, { wait, keep, ...options }: RunSyncOptions = {}): Answered<RunPodJob> {
-    const query = new URLSearchParams({ ...(wait !== undefined && { wait: String(wait) }), ...(keep && { keep: 'true' }) });
-    return this.#transport.ask({ method: 'POST', url: `${this.#url}/runsync${query.size > 0 ? `?${query}` : ''}`, body: request }, options);
+    const query = String(new URLSearchParams({ ...(wait !== undefined && { wait: String(wait) }), ...(keep && { keep: 'true' }) }));
+    return this.#transport.ask({ method: 'POST', url: `${this.#url}/runsync${query && `?${query}`}`, body: request }, options);
   }
 
   /** How a job stands. */

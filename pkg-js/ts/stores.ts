@@ -2,6 +2,7 @@
 // browser does not allow is done by the next best, and at last by memory.
 
 import type { RecordStore } from './binding.js';
+import { GATEWAY } from './config.js';
 import type { CustomStore, StoreOption } from './options.js';
 import { after, inBrowser, listen } from './platform.js';
 
@@ -17,6 +18,26 @@ export interface OpenStore extends RecordStore {
   /** It will be asked soon: what takes time may begin. */
   begin(): void;
   close(): void;
+}
+
+/**
+ * The store of a gateway's client. The endpoint has the same name in each of them, so that the records stand under the
+ * gateway's address in its place: two gateways are two.
+ * @param changed hears the key of a record that another tab has put
+ */
+export function openStoreOf(baseURL: string, option: StoreOption | undefined, changed: (key: string) => void): OpenStore {
+  const [ours, theirs] = [GATEWAY, encodeURIComponent(baseURL.replace(/^\w+:\/\/|\/v1$/g, ''))].map((name) => `breaker:v1:${name}`) as [string, string];
+  const move = (key: string, from: string, to: string) => (key.startsWith(from) ? `${to}${key.slice(from.length)}` : key);
+  const store = openStore(option, (key) => changed(move(key, theirs, ours)));
+  return {
+    get kind() {
+      return store.kind;
+    },
+    get: (key) => store.get(move(key, ours, theirs)),
+    put: (key, text) => store.put(move(key, ours, theirs), text),
+    begin: () => store.begin(),
+    close: () => store.close(),
+  };
 }
 
 /** @param changed hears the key of a record that another tab has put */

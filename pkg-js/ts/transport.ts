@@ -3,7 +3,7 @@
 
 import type { Handoff, Wishes } from './binding.js';
 import { Calls, Flight, type Answer } from './calls.js';
-import { checkCall, GATEWAY, setUp, type Setup } from './config.js';
+import { checkCall, GATEWAY, inWords, setUp, type Setup } from './config.js';
 import { AbortError, errorOf, failure, FairleadError, type Circumstances } from './errors.js';
 import { Listeners } from './events.js';
 import { join, merge, type HeadersLike } from './headers.js';
@@ -12,7 +12,7 @@ import type { CallOptions, FairleadOptions } from './options.js';
 import { after } from './platform.js';
 import { inOptions } from './schema.js';
 import { atOnce, Body, events, gather, handoff } from './sources.js';
-import { openStore, type OpenStore } from './stores.js';
+import { openStore, openStoreOf, type OpenStore } from './stores.js';
 import { Stream } from './stream.js';
 import type { ResponseInfo } from './types.js';
 
@@ -53,9 +53,12 @@ export class Transport {
     this.#defaults = options.defaultHeaders;
     this.#key = options.apiKey;
     this.#network = new Network(options.fetch);
-    this.#store = openStore(options.store, (key) => this.calls.news(key));
-    const host = { secrets: this.setup.secrets, fetch: this.#network.fetch, store: this.#store };
-    this.calls = new Calls(this.setup, host, new Listeners(options.onEvent, options.logLevel));
+    const { baseURL, secrets } = this.setup;
+    const news = (key: string) => this.calls.news(key);
+    this.#store = baseURL ? openStoreOf(baseURL, options.store, news) : openStore(options.store, news);
+    const listeners = new Listeners(options.onEvent, options.logLevel);
+    const warn = (path: string, message: string) => listeners.warn(`${inWords(path, baseURL !== undefined)} ${message}`);
+    this.calls = new Calls(this.setup, { secrets, fetch: this.#network.fetch, store: this.#store, warn }, listeners);
   }
 
   /** Whether requests carry a key of this client's own. */
@@ -132,7 +135,8 @@ export class Transport {
     const timeout = options.timeout ?? this.setup.timeout;
     if (this.#key !== undefined && !headers.has('authorization')) headers.set('authorization', `Bearer ${this.#key}`);
     if (body !== undefined) headers.set('content-type', 'application/json');
-    if (options.policy !== undefined) headers.set('x-fairlead-policy', options.policy);
+    // One of this client's own is nothing to the gateway.
+    if (options.policy !== undefined && !this.setup.policies.has(options.policy)) headers.set('x-fairlead-policy', options.policy);
     headers.set('accept', accept);
     headers.set('x-fairlead-deadline-ms', String(timeout));
 

@@ -128,7 +128,7 @@ describe('examples', () => {
       workshop.routes.set('/api/chat', POST);
       assert.equal((await workshop.run(example('A Next route, 2'))).shown, DEFAULT_TEXT);
       workshop.vllm.fault = 'http-401';
-      await assert.rejects(workshop.run(example('A Next route, 2')), /refused the gateway's key/);
+      await assert.rejects(workshop.run(example('A Next route, 2')), /refused the key that it was sent/);
     },
     // With the one before it.
     async 'A Next route, 2'() {},

@@ -177,9 +177,7 @@ impl Visit<'_> {
         let body = self.body(settings.max_request_bytes()).await?;
         let ask = Ask::read(api, &self.headers, body)?;
         let (model, policy) = settings.plan(client, &ask.model, self.headers.get("x-fairlead-policy"))?;
-        if exceeds(ask.body.len(), policy.max_request_bytes) {
-            return Err(too_large(policy.max_request_bytes).into());
-        }
+        policy.admit(ask.body.len())?;
         let (request_id, seed) = (request_id.to_owned(), random());
         let order = Order {
             ask,
@@ -284,7 +282,7 @@ impl Visit<'_> {
     async fn body(&self, limit: u64) -> Result<Rc<[u8]>, Stop> {
         let announced = self.headers.get("content-length").and_then(|length| length.parse::<u64>().ok());
         if announced.is_some_and(|length| length > limit) {
-            return Err(too_large(limit).into());
+            return Err(Error::too_large(limit).into());
         }
         if announced.is_some() {
             let buffer = JsFuture::from(self.request.array_buffer()?).await.map_err(|_| Stop::Gone)?;
@@ -295,8 +293,8 @@ impl Visit<'_> {
         let mut body = Vec::new();
         while let Some(chunk) = read(&reader).await.map_err(|_| Stop::Gone)? {
             body.extend_from_slice(&chunk.to_vec());
-            if exceeds(body.len(), limit) {
-                return Err(too_large(limit).into());
+            if u64::try_from(body.len()).is_ok_and(|length| length > limit) {
+                return Err(Error::too_large(limit).into());
             }
         }
         Ok(body.into())
@@ -403,15 +401,6 @@ fn json(extra: &Extra, body: &[u8]) -> Result<Response, Stop> {
 
 fn head(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
     ResponseHead { status, headers: fields.iter().copied().collect() }
-}
-
-fn exceeds(length: usize, limit: u64) -> bool {
-    u64::try_from(length).is_ok_and(|length| length > limit)
-}
-
-fn too_large(limit: u64) -> Error {
-    let message = format!("The body is over the limit of {limit} bytes (`max_request_bytes` in the policy).");
-    Error::new(Code::RequestTooLarge, message)
 }
 
 /// 64 random bits; where the platform has none, the clock has to do.

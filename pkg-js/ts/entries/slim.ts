@@ -7,7 +7,7 @@ import { wasm } from '../core.js';
 export * from '../index.js';
 
 /** Where the wasm comes from: `fairlead/core.wasm` by its URL, a response with it, its bytes, or compiled. */
-export type WasmSource = string | URL | Response | BufferSource | WebAssembly.Module;
+export type WasmSource = string | URL | Response | ArrayBuffer | ArrayBufferView<ArrayBuffer> | WebAssembly.Module;
 
 let source: WasmSource | Promise<WasmSource> | undefined;
 
