@@ -1,4 +1,4 @@
-// The results as a page that reads well in a terminal and in Markdown.
+// The results as the page for the repository.
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { root } from '../scripts/process.mjs';
 import { CONTESTANTS } from './contestants.mjs';
 import { EVENTS } from './rig.mjs';
-import { compared, spread } from './statistics.mjs';
+import { spread } from './statistics.mjs';
+import { VERDICTS, figures, markdown, ratios, verdict } from './tables.mjs';
 import { judge } from './targets.mjs';
 
 /** Who is set against whom. */
@@ -25,7 +26,7 @@ export function conditions() {
 }
 
 /**
- * The page for the repository.
+ * The page.
  * @param results by workload, { title, figures, who, rounds: [{ [contestant]: { [figure]: number } }] }
  * @param reads by kind of stream, how many reads each of some streams came in
  * @param core the core by itself, where it was measured
@@ -37,20 +38,20 @@ export function page({ command, date, under, results, reads, core }) {
 
 ## Targets
 
-${markdown([['', 'measured', 'target', ''], ...judge(results).map(verdict), ...(core?.verdicts ?? [])])}
+${markdown([VERDICTS, ...judge(results).map(verdict), ...(core?.verdicts ?? [])])}
 
 ![The figures below as bars](results.svg)
 
 ## Figures
 
-${figures(results)}
+${figures(results, CONTESTANTS)}
 
 Each cell is the median of the rounds, with the quartiles in brackets: ${roundsOf(results)}.
 ↑ more is better, ↓ less is better.
 
 ## Ratios
 
-${ratios(results)}
+${ratios(results, PAIRS)}
 
 They are taken within a round, so that what slowed one round down is on both sides. They hold from machine to machine,
 which the absolute figures do not.
@@ -91,44 +92,6 @@ ${markdown([['', 'median', 'throughput'], ...benches.map(({ name, median, throug
 `;
 }
 
-function verdict({ what, target, measured, unit, met }) {
-  return [what, `${withSpread(measured, 2)} ${unit}`.trim(), target, met ? 'met' : '**missed**'];
-}
-
-/** A row per figure, a column per contestant. */
-function figures(results) {
-  const all = Object.values(results);
-  const names = CONTESTANTS.map(({ name }) => name).filter((name) => all.some(({ who }) => who.includes(name)));
-  return rows(all, names, ({ rounds }, figure, { digits }, name) => {
-    const values = rounds.map((round) => round[name]?.[figure]);
-    return values.every(Number.isFinite) ? withSpread(spread(values), digits) : '';
-  });
-}
-
-/** A row per figure, a column per pair. */
-function ratios(results) {
-  const all = Object.values(results).filter((result) => Object.values(result.figures).some(isCompared));
-  const takePart = ([of, over], { who }) => who.includes(of) && who.includes(over);
-  const pairs = PAIRS.filter((pair) => all.some((result) => takePart(pair, result)));
-  const compare = (result, figure, _, [of, over]) => (
-    takePart([of, over], result) ? withSpread(spread(compared(result, figure, { of, over })), 2) : ''
-  );
-  return rows(all, pairs, compare, isCompared);
-}
-
-const isCompared = ({ isAbsolute }) => !isAbsolute;
-
-function rows(results, columns, cell, isShown = () => true) {
-  const heading = ['', ...columns.map((column) => [column].flat().join(' / '))];
-  return markdown([heading, ...results.flatMap((result) => [
-    [`**${result.title}**`],
-    ...Object.entries(result.figures).filter(([, about]) => isShown(about)).map(([figure, about]) => [
-      `${about.label} ${about.higherIsBetter ? '↑' : '↓'}`,
-      ...columns.map((column) => cell(result, figure, about, column)),
-    ]),
-  ])]);
-}
-
 function roundsOf({ idle, ...others }) {
   const most = Math.max(...Object.values(others).map(({ rounds }) => rounds.length), 0);
   return [most > 0 && `${most} rounds`, idle && `${idle.rounds.length} of the idle streams`].filter(Boolean).join(', ');
@@ -138,24 +101,4 @@ function readings(counts) {
   const { median } = spread(counts);
   const [least, most] = [Math.min(...counts), Math.max(...counts)];
   return least === most ? `${most}` : `${Math.round(median)} (${least}–${most})`;
-}
-
-function withSpread({ median, low, high }, digits) {
-  const places = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  const [middle, from, to] = [median, low, high].map((value) => value.toLocaleString('en-US', places));
-  return from === to ? middle : `${middle} (${from}–${to})`;
-}
-
-/** Labels to the left, numbers to the right, padded so that the source is a table, too. */
-function markdown(rows) {
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
-  const [heading, ...lines] = rows.map((row) => {
-    const cells = widths.map((width, column) => {
-      const text = row[column] ?? '';
-      return column === 0 ? text.padEnd(width) : text.padStart(width);
-    });
-    return `| ${cells.join(' | ')} |`;
-  });
-  const rule = widths.map((width, column) => (column === 0 ? '-'.repeat(width + 2) : `${'-'.repeat(width + 1)}:`));
-  return [heading, `|${rule.join('|')}|`, ...lines].join('\n');
 }
