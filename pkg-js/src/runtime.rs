@@ -174,7 +174,12 @@ impl Runtime for PageRuntime {
     }
 
     fn spawn(&self, task: Task) {
-        spawn_local(task);
+        let bell = Rc::clone(&self.bell);
+        spawn_local(async move {
+            task.await;
+            // What it has heard of a breaker a call may wait for, which else would look again by a timer only.
+            bell.ring();
+        });
     }
 
     fn store(&self) -> Option<Rc<dyn Store>> {

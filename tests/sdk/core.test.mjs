@@ -159,6 +159,24 @@ describe('in front of a vLLM', () => {
     await one.until(() => one.requests[2].closedByClientAt);
   });
 
+  it('is asked as soon as the store has answered, not at a timer behind that', async (t) => {
+    let asked = 0;
+    const { ai } = make({ one }, {
+      store: { get: async () => undefined, put: async () => {} },
+      fetch: () => {
+        asked += 1;
+        return new Promise(() => {});
+      },
+    });
+    await ai.status(); // the wasm is there
+    t.mock.timers.enable({ apis: ['setTimeout'] }); // and none fires from here on
+    const left = failureOf(ask(ai));
+    for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
+    assert.equal(asked, 1);
+    ai.close();
+    await left;
+  });
+
   it('is let alone once it has failed, also by a client that comes later', async () => {
     const records = new Map();
     const options = { store: { get: (key) => records.get(key), put: (key, text) => void records.set(key, text) } };
