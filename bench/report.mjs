@@ -5,6 +5,7 @@ import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { root } from '../scripts/process.mjs';
 import { CONTESTANTS } from './contestants.mjs';
+import { section } from './package.mjs';
 import { EVENTS } from './rig.mjs';
 import { spread } from './statistics.mjs';
 import { VERDICTS, figures, markdown, ratios, verdict } from './tables.mjs';
@@ -18,11 +19,7 @@ const PAIRS = [
 
 /** What figures depend on besides the code. To be asked before the run, which is a load of its own. */
 export function conditions() {
-  const { version } = JSON.parse(readFileSync(join(root, 'node_modules/workerd/package.json'), 'utf8'));
-  return [
-    `workerd ${version}`, `${availableParallelism()} cores (${cpus()[0].model})`,
-    `load average ${loadavg()[0].toFixed(1)} before the run`,
-  ].join(', ');
+  return `${availableParallelism()} cores (${cpus()[0].model}), load average ${loadavg()[0].toFixed(1)} before the run`;
 }
 
 /**
@@ -30,11 +27,13 @@ export function conditions() {
  * @param results by workload, { title, figures, who, rounds: [{ [contestant]: { [figure]: number } }] }
  * @param reads by kind of stream, how many reads each of some streams came in
  * @param core the core by itself, where it was measured
+ * @param npm the npm package, where it was measured
  */
-export function page({ command, date, under, results, reads, core }) {
+export function page({ command, date, under, results, reads, core, npm }) {
+  const { version } = JSON.parse(readFileSync(join(root, 'node_modules/workerd/package.json'), 'utf8'));
   return `# Results of the bench
 
-\`${command}\`, ${date}: ${under}
+\`${command}\`, ${date}: workerd ${version}, ${under}
 
 ## Targets
 
@@ -77,7 +76,7 @@ ${CONTESTANTS.map(({ name, does }) => `- **${name}** is ${does}`).join('\n')}
   Worker asks a Worker Loader for an isolate that is made for this request. Parsing, compiling and instantiating are
   part of it. The first request to a new workerd would show none of that: workerd does it before it listens.
 - **What is uploaded** is the sum of the Worker's modules, each gzipped.
-`;
+${npm ? `\n${section({ command, date, under, npm })}` : ''}`;
 }
 
 function byItself({ rows: benches }) {

@@ -2,17 +2,19 @@
 // Needs Linux, because it reads CPU times and memory from /proc, and a Worker in worker/build, which the npm script
 // sees to.
 //
+//   package         the npm package alone, set against the openai SDK in Chromium; only its section is written
 //   --quick         a good minute, for a look; bench/RESULTS.md stays as it is
 //   --only <name>   this workload only, and nothing is written: whole, firstByte, paced, burst, idle, cold or bundle
 //   --date <text>   the date in bench/RESULTS.md, today's without it
 
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Failure, main, root, step } from '../scripts/process.mjs';
 import { CONTESTANTS, countReads, start } from './contestants.mjs';
 import { benchCore } from './core.mjs';
 import { plot } from './plot.mjs';
+import { HEADING, benchPackage, section } from './package.mjs';
 import { openFilesLimit } from './proc.mjs';
 import { conditions, page } from './report.mjs';
 import { buildRig, startUpstream } from './rig.mjs';
@@ -22,26 +24,30 @@ import { AT_A_TIME, CONNECTIONS, IDLE, SIZES, WORKLOADS } from './workloads.mjs'
 const LIMIT_MS = 60_000;
 
 await main(async () => {
-  const { quick, only, date } = parseArgs({
+  const { values: { quick, only, date }, positionals: [part, ...more] } = parseArgs({
+    allowPositionals: true,
     options: {
       quick: { type: 'boolean' },
       only: { type: 'string' },
       date: { type: 'string', default: new Date().toISOString().slice(0, 10) },
     },
-  }).values;
+  });
+  if ((part && part !== 'package') || more.length > 0) throw new Failure('The only part that runs alone is `package`.');
+  if (part && only) throw new Failure('--only names a workload of the Worker.');
   if (!existsSync('/proc/self/stat')) throw new Failure('The bench reads CPU times from /proc, so it needs Linux.');
   if (only && !Object.hasOwn(WORKLOADS, only)) {
     throw new Failure(`There is no workload ${only}; there are ${Object.keys(WORKLOADS).join(', ')}.`);
   }
   const workloads = Object.fromEntries(Object.entries(WORKLOADS).filter(([name]) => !only || name === only));
   const size = quick ? SIZES.quick : SIZES.full;
-  const options = [quick && '--quick', only && `--only ${only}`].filter(Boolean);
+  const options = [part, quick && '--quick', only && `--only ${only}`].filter(Boolean);
   const command = ['npm run bench', ...(options.length > 0 ? ['--', ...options] : [])].join(' ');
   const under = conditions();
+  if (part) return packageAlone({ quick, command, date, under });
 
   const core = quick || only ? undefined : benchCore();
   await buildRig();
-  step('Benchmarking', quick ? '70 s' : '7 minutes');
+  step('Benchmarking the Worker', quick ? '70 s' : '7 minutes');
   const upstream = await startUpstream();
   const contestants = [];
   try {
@@ -53,7 +59,8 @@ await main(async () => {
       paced: await countReads('paced', AT_A_TIME, upstream.port),
       burst: await countReads('burst', CONNECTIONS, upstream.port),
     };
-    const text = page({ command, date, under, results, reads, core });
+    const npm = quick || only ? undefined : await benchPackage();
+    const text = page({ command, date, under, results, reads, core, npm });
     console.log(`\n${text}`);
     if (!quick && !only) {
       writeFileSync(join(root, 'bench/RESULTS.md'), text);
@@ -63,6 +70,16 @@ await main(async () => {
     await Promise.all([upstream, ...contestants].map((each) => each.stop()));
   }
 });
+
+/** Measures what pages have, and leaves the rest of the results as it is. */
+async function packageAlone({ quick, ...about }) {
+  const text = section({ ...about, npm: await benchPackage({ quick }) });
+  console.log(`\n${text}`);
+  if (quick) return;
+  const file = join(root, 'bench/RESULTS.md');
+  const [rest] = readFileSync(file, 'utf8').split(`\n${HEADING}\n`);
+  writeFileSync(file, `${rest.trimEnd()}\n\n${text}`);
+}
 
 /** Each open stream is two connections of a Worker, and two handles at both of their ends. */
 function checkOpenFiles(contestants) {

@@ -28,6 +28,15 @@ const TARGETS = [
     figure: 'cold.first', what: 'first request of a new isolate', of: 'fairlead', over: 'pass-through', by: difference,
     atMost: 15, unit: 'ms',
   },
+  // The npm package, by the workloads of package.mjs.
+  { figure: 'size.wasm', what: 'gzipped wasm', of: 'fairlead', atMost: 120, unit: 'kB' },
+  { figure: 'size.page', what: 'all that a page loads, gzipped', of: 'fairlead', atMost: 160, unit: 'kB' },
+  { figure: 'size.page', what: 'all that a page loads, gzipped', of: 'fairlead/slim', atMost: 160, unit: 'kB' },
+  { figure: 'start.total', what: 'start to the first request', of: 'fairlead', atMost: 50, unit: 'ms' },
+  { figure: 'start.total', what: 'start to the first request', of: 'fairlead/slim', atMost: 50, unit: 'ms' },
+  { figure: 'single.cpu', what: 'main thread per event, a chunk each', of: 'fairlead', over: 'openai', atMost: 1.3 },
+  { figure: 'grouped.cpu', what: 'main thread per event, 8 in a chunk', of: 'fairlead', over: 'openai', atMost: 1.3 },
+  { figure: 'live.cpu', what: 'main thread per event, as they come', of: 'fairlead', over: 'openai', atMost: 1.3 },
 ];
 
 /**

@@ -1,0 +1,44 @@
+// Runs in a page that has never seen the package: from here to the request of a first call. `started` has the milliseconds
+// of each step.
+
+const { entry, wasm } = Object.fromEntries(new URL(import.meta.url).searchParams);
+const spans = {};
+
+/** When a function of the platform was called, and when it was done. */
+function watch(object, name) {
+  const own = object[name];
+  object[name] = async (...args) => {
+    const from = performance.now();
+    const result = await own.apply(object, args);
+    spans[name] = { from, to: performance.now() };
+    return result;
+  };
+}
+for (const name of ['compile', 'compileStreaming', 'instantiate']) watch(WebAssembly, name);
+
+const begun = performance.now();
+const { Fairlead, init } = await import(entry);
+const loaded = performance.now();
+await init(...(wasm ? [fetch(wasm)] : []));
+const ready = performance.now();
+const sent = await new Promise((resolve) => {
+  const ai = new Fairlead({
+    baseURL: `${location.origin}/v1`, apiKey: 'any', logLevel: 'off',
+    fetch: async () => {
+      resolve(performance.now());
+      return new Response(null, { status: 400 });
+    },
+  });
+  ai.chat.completions.create({ model: 'any', messages: [{ role: 'user', content: 'Hi' }] }).catch(() => {});
+});
+
+const compile = spans.compile ?? spans.compileStreaming;
+export const started = {
+  total: sent - begun,
+  load: loaded - begun,
+  // Of the slim entry, the time that the wasm comes in is part of its compilation.
+  inflate: compile.from - loaded,
+  compile: compile.to - compile.from,
+  instantiate: ready - compile.to,
+  call: sent - ready,
+};
