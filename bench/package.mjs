@@ -26,6 +26,7 @@ const TOGETHER = 8;
 const PACE_MS = 2;
 
 const CONTESTANTS = [
+  { name: 'nothing', does: 'a module with nothing in it: what the browser takes to import any.' },
   { name: 'reads', does: 'a reader that takes the bytes and does nothing with them: what the stream itself costs.' },
   {
     name: 'parser',
@@ -38,7 +39,7 @@ const CONTESTANTS = [
   { name: 'ai.fetch', does: 'the `openai` SDK with `fetch: ai.fetch`: two clients, one on the other.' },
   { name: 'fairlead/slim', does: 'the entry that has the wasm beside it, which is compiled while it comes.' },
 ];
-const READERS = CONTESTANTS.slice(0, 6).map(({ name }) => name);
+const READERS = ['reads', 'parser', 'openai', 'fairlead', 'events()', 'ai.fetch'];
 
 const PAIRS = [
   ['openai', 'parser'], ['fairlead', 'parser'], ['fairlead', 'openai'], ['events()', 'openai'], ['ai.fetch', 'openai'],
@@ -65,13 +66,13 @@ const workloads = () => ({
   },
   start: {
     title: 'From the start of a script to the request of a first call',
-    who: ['fairlead', 'fairlead/slim'],
+    who: ['nothing', 'openai', 'fairlead', 'fairlead/slim'],
     figures: {
       load: absolute('import: loading and parsing, ms'),
-      inflate: absolute('unpacking; slim: until the wasm begins to come, ms'),
+      unpack: absolute('unpacking; slim: until the wasm begins to come, ms'),
       compile: absolute('compiling; slim: while it comes, ms'),
       instantiate: absolute('an instance, ms'),
-      call: absolute('a client, its core and its first request, ms'),
+      call: absolute('a client and its first request, ms'),
       total: absolute('all of it, ms'),
     },
     rounds: [],
@@ -188,6 +189,8 @@ async function files() {
   });
   return {
     '/blank.html': '<!DOCTYPE html><html lang="en"><title>Bench</title><link rel="icon" href="data:,"></html>',
+    '/nothing.js': 'export {};',
+    '/openai.js': await bundle({ stdin: { contents: "export { OpenAI } from 'openai';", resolveDir: root } }),
     '/start.js': readFileSync(join(root, 'bench/pages/start.js')),
     '/stream.js': stream,
     ...dist,
@@ -227,6 +230,8 @@ async function openPage(browser) {
 
 async function starts(browser, { rounds }, count) {
   const entries = {
+    nothing: { entry: '/nothing.js' },
+    openai: { entry: '/openai.js' },
     fairlead: { entry: '/fairlead/index.js' },
     'fairlead/slim': { entry: '/fairlead/slim.js', wasm: '/fairlead/core.wasm' },
   };

@@ -17,28 +17,34 @@ function watch(object, name) {
 for (const name of ['compile', 'compileStreaming', 'instantiate']) watch(WebAssembly, name);
 
 const begun = performance.now();
-const { Fairlead, init } = await import(entry);
+const { Fairlead, init, OpenAI } = await import(entry);
 const loaded = performance.now();
-await init(...(wasm ? [fetch(wasm)] : []));
+await init?.(...(wasm ? [fetch(wasm)] : []));
 const ready = performance.now();
-const sent = await new Promise((resolve) => {
-  const ai = new Fairlead({
-    baseURL: `${location.origin}/v1`, apiKey: 'any', logLevel: 'off',
+
+/** When a client's first call asks for something. */
+const asked = (Client, more) => new Promise((resolve) => {
+  const client = new Client({
+    baseURL: `${location.origin}/v1`, apiKey: 'any', logLevel: 'off', maxRetries: 0, ...more,
     fetch: async () => {
       resolve(performance.now());
       return new Response(null, { status: 400 });
     },
   });
-  ai.chat.completions.create({ model: 'any', messages: [{ role: 'user', content: 'Hi' }] }).catch(() => {});
+  client.chat.completions.create({ model: 'any', messages: [{ role: 'user', content: 'Hi' }] }).catch(() => {});
 });
+let sent = ready;
+if (Fairlead) sent = await asked(Fairlead);
+if (OpenAI) sent = await asked(OpenAI, { dangerouslyAllowBrowser: true });
 
 const compile = spans.compile ?? spans.compileStreaming;
 export const started = {
-  total: sent - begun,
   load: loaded - begun,
-  // Of the slim entry, the time that the wasm comes in is part of its compilation.
-  inflate: compile.from - loaded,
-  compile: compile.to - compile.from,
-  instantiate: ready - compile.to,
-  call: sent - ready,
+  ...(compile && {
+    unpack: compile.from - loaded,
+    compile: compile.to - compile.from,
+    instantiate: ready - compile.to,
+  }),
+  ...(sent > ready && { call: sent - ready }),
+  total: sent - begun,
 };
