@@ -55,12 +55,6 @@ const PATHS = {
     // `page` is a policy in the CONFIG that `npm start` makes, with the same times as those below.
     options: { baseURL: setup.gateway, timeout: 30_000 },
     call: { policy: 'page' },
-    /** The package tells of its own attempt; whom the gateway has asked, how often, stands in the fields of its answer. */
-    async fetch(url, init) {
-      const response = await fetch(url, init);
-      run?.know(response.headers);
-      return response;
-    },
   },
   direct: {
     hint: 'No gateway: the same core runs in this page and goes from server to server. RunPod is left out: its key must not be in a page.',
@@ -81,7 +75,6 @@ for (const path of Object.values(PATHS)) {
   let newest = 0;
   path.client = new Fairlead({
     ...path.options,
-    fetch: path.fetch,
     onEvent(event) {
       if (event.call > newest) {
         newest = event.call;
@@ -149,8 +142,7 @@ async function send(content) {
       model: fault.model ?? 'demo', messages: history, sim: fault.sim, stream: true, stream_options: { include_usage: true },
     };
     const { data: stream, response } = await path.client.chat.completions.create(request, { ...path.call, signal }).withResponse();
-    if (path === PATHS.direct) run.know(response.headers);
-    run.facts.requestId = response.requestId;
+    run.know(response);
     tell('Answering …');
     for await (const event of stream.events()) {
       if (event.type === 'content') run.token(event.text);
@@ -239,12 +231,12 @@ class Run {
     }
   }
 
-  /** The head of an answer is there. */
-  know(headers) {
-    const field = (name) => headers.get(name) ?? undefined;
-    const facts = { endpoint: field('x-fairlead-endpoint'), attempts: field('x-fairlead-attempts'), timing: field('server-timing') };
-    Object.assign(this.facts, facts);
-    this.#attempts.at(-1)?.isBehind(facts);
+  /** The head of an answer, or an error, says who was asked. */
+  know({ requestId, endpoint, attempts, headers, code, retryAfter }) {
+    const timing = headers?.get('server-timing') ?? undefined;
+    const known = Object.entries({ requestId, endpoint, attempts, timing, code, retryAfter }).filter(([, value]) => value !== undefined);
+    Object.assign(this.facts, Object.fromEntries(known));
+    if (this.path === PATHS.gateway) this.#attempts.at(-1)?.isBehind(this.facts);
   }
 
   token(words) {
@@ -259,11 +251,8 @@ class Run {
   end(how, error) {
     const now = this.#now();
     this.#ending = how;
+    if (error instanceof FairleadError) this.know(error);
     this.#attempts.at(-1)?.end(how, now);
-    if (error instanceof FairleadError) {
-      const { requestId = this.facts.requestId, endpoint, attempts, code, retryAfter } = error;
-      this.facts = { endpoint, attempts, ...this.facts, requestId, code, retryAfter };
-    }
     this.#draw();
     this.#tellFacts(now);
     $('send').setAttribute('aria-disabled', 'false');
@@ -319,7 +308,8 @@ class Run {
       Error: code,
       'Retry after': retryAfter && seconds(retryAfter),
       'Request id': requestId,
-      'Server-Timing': timing,
+      // Its attempts are this page's own; all of them stand above.
+      'Server-Timing': timing?.replace(/, attempts;desc="\d+"/, ''),
     };
     for (const [name, value] of Object.entries(facts)) {
       if (value !== undefined) $('facts').append(make('div', {}, make('dt', {}, name), make('dd', {}, String(value))));
@@ -329,21 +319,20 @@ class Run {
 
 /** A row: a line of words, and below it the bar, its tokens and the wait behind it. */
 class Attempt {
-  #from;
   #to;
   #words = make('span', { className: 'words' }, 'waiting for the first token');
   #bar = make('i', { className: 'bar flying' });
   #ticks = drawn('path');
   #newTicks = '';
   #wait;
+  #failure;
   #tokens = 0;
 
   constructor({ attempt, endpoint }, now) {
     this.number = attempt;
     this.endpoint = endpoint;
-    this.#from = now;
     const svg = drawn('svg');
-    svg.setAttribute('viewBox', `0 0 ${run?.span * 1000} 1`);
+    svg.setAttribute('viewBox', `0 0 ${run.span * 1000} 1`);
     svg.setAttribute('preserveAspectRatio', 'none');
     svg.append(this.#ticks);
     this.lane = make('div', { className: 'lane', ariaHidden: 'true' }, this.#bar, svg);
@@ -360,13 +349,16 @@ class Attempt {
 
   /** Who has answered the gateway. */
   isBehind({ endpoint, attempts }) {
-    if (!endpoint || endpoint === this.endpoint) return;
+    if (!endpoint) return;
     this.name.textContent = `${this.endpoint} → ${endpoint}`;
-    this.behind = `${attempts === '1' ? '1 attempt' : `${attempts} attempts`} there`;
+    this.behind = `${attempts === 1 ? '1 attempt' : `${attempts} attempts`} there`;
+    if (this.#failure) this.fail(this.#failure, this.#to);
   }
 
-  fail({ reason, then, waitMs }, now) {
+  fail(event, now) {
+    const { reason, then, waitMs } = event;
     this.#close('failed', now);
+    this.#failure = event;
     const next = { retry: 'again', failover: 'next', line: 'in line' }[then];
     const when = waitMs > 0 ? `in ${seconds(waitMs)}` : 'at once';
     const after = next ? `${next} ${when}` : (this.behind ?? `no retry: ${then.replaceAll('_', ' ')}`);
