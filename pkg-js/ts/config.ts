@@ -129,6 +129,9 @@ function contradictions({ baseURL, apiKey, endpoints, models, policies = {} }: F
     for (const field of ['mode', 'native', 'maxExecutionMs', 'maxTtlMs'] as const) {
       if (endpoint.provider !== 'runpod' && endpoint[field]) found.push(`endpoints[${index}].${field} is for provider "runpod" only`);
     }
+    if (endpoint.provider === 'runpod' && (endpoint.mode ?? 'jobs') === 'jobs') {
+      found.push(`endpoints[${index}].mode must be "openai" or "load_balancer": jobs need a gateway`);
+    }
   });
   models?.forEach(({ policy = 'default', targets }, at) => {
     if (policy !== 'default' && !Object.hasOwn(policies, policy)) found.push(`models[${at}].policy names "${policy}", which is not in policies`);

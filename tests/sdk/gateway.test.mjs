@@ -118,7 +118,7 @@ describe('RunPod jobs', () => {
   });
 
   it('need a gateway, and names', () => {
-    const ai = new Fairlead({ endpoints: [{ name: 'a', provider: 'runpod', baseURL: 'https://api.runpod.ai/v2/a' }] });
+    const ai = new Fairlead({ endpoints: [{ name: 'a', provider: 'runpod', mode: 'openai', baseURL: 'https://api.runpod.ai/v2/a' }] });
     assert.throws(() => ai.runpod('a'), /needs a gateway/);
     assert.throws(() => make(never).ai.runpod(''), TypeError);
     assert.throws(() => make(never).ai.runpod('a').status(undefined), TypeError);

@@ -48,6 +48,7 @@ describe('an option that is wrong is named', () => {
     ['endpoints[0].via is not an option', { endpoints: [{ ...A, via: 'VPC' }] }],
     ['endpoints[0].apiKeySecret is not an option', { endpoints: [{ ...A, apiKeySecret: 'KEY' }] }],
     ['endpoints[0].mode is for provider "runpod" only', { endpoints: [{ ...A, mode: 'jobs' }] }],
+    ['endpoints[0].mode must be "openai" or "load_balancer": jobs need a gateway', { endpoints: [{ ...A, provider: 'runpod' }] }],
     ['endpoints[0].maxTtlMs must be a whole number of milliseconds from 10000', { endpoints: [{ ...A, maxTtlMs: 5 }] }],
     ['endpoints[1].name "a" is there twice', { endpoints: [A, A] }],
     ['models[0].targets[0].endpoint names "b", which is not in endpoints', { endpoints: [A], models: [{ name: '*', targets: [{ endpoint: 'b' }] }] }],
