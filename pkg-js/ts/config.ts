@@ -54,7 +54,8 @@ export function setUp(options: FairleadOptions): Setup {
     models: entries.map(inConfig),
     policies: Object.fromEntries(
       Object.entries({ ...policies, default: { ...patience, ...policies['default'] } })
-        .map(([name, policy]) => [name, inConfig(policy)]),
+        // A page is alone with its endpoint: nobody else would try it, where a fleet leaves that to few of its calls.
+        .map(([name, policy]) => [name, inConfig({ ...policy, breaker: { probeRatio: 1, ...policy.breaker } })]),
     ),
     open: true,
   };

@@ -192,7 +192,7 @@ export interface BreakerOptions {
   openMs?: number | undefined;
   /** The longest opening, in milliseconds. @default 60000 */
   maxOpenMs?: number | undefined;
-  /** The share of calls let through as probes when an opening has just passed. @default 0.01 */
+  /** The share of calls let through as probes when an opening has just passed; a fleet's is 0.01. @default 1 */
   probeRatio?: number | undefined;
   /** A first content later than this many milliseconds counts as a failure. */
   slowFirstTokenMs?: number | undefined;

@@ -120,6 +120,9 @@ export const camel = (field: string): string => field.replace(/_([a-z0-9])/g, (_
 /** A message of the core's, which speaks of CONFIG's fields in backticks, in the words of the options. */
 export const inOptions = (message: string): string =>
   message
+    .replace('or an operator isolated them', 'as this page or another tab has seen')
+    .replace('GET /status tells an operator more', '`status()` tells more')
+    .replace('GET /v1/models lists', '`models.list()` gives')
     .replace('send a longer `x-fairlead-deadline-ms`', 'give the call a longer `timeout`')
     .replace(/`([a-z]+(?:_[a-z0-9]+)+)`/g, (quoted, field: string) => (OPTIONS.has(field) ? `\`${OPTIONS.get(field)}\`` : quoted));
 

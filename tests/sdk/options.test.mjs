@@ -121,7 +121,10 @@ describe('options become CONFIG', () => {
     assert.deepEqual(JSON.parse(config), {
       endpoints: [{ name: 'gateway', provider: 'fairlead', base_url: 'https://gateway.example.com/v1', api_key_secret: 'KEY_0', max_concurrency: 4 }],
       models: [{ name: '*', targets: [{ endpoint: 'gateway' }] }],
-      policies: { default: { deadline_ms: 60_000, max_attempts: 2, idle_ms: 9 }, ui: { preset: 'simple' } },
+      policies: {
+        default: { deadline_ms: 60_000, max_attempts: 2, idle_ms: 9, breaker: { probe_ratio: 1 } },
+        ui: { preset: 'simple', breaker: { probe_ratio: 1 } },
+      },
       open: true,
     });
     assert.deepEqual(secrets, { KEY_0: 'k' });
@@ -133,7 +136,7 @@ describe('options become CONFIG', () => {
       endpoints: [A, { ...A, name: 'b', provider: 'runpod', mode: 'load_balancer', apiKey: 'kb', maxConcurrency: 2, maxExecutionMs: 9000 }],
       maxConcurrency: 8,
       models: [{ name: 'qwen', strategy: 'least_loaded', policy: 'ui', targets: [{ endpoint: 'b', model: 'Qwen/Qwen' }, { endpoint: 'a', weight: 0 }] }],
-      policies: { ui: { prefillMsPerKib: 1, breaker: { slowFirstTokenMs: 3, enabled: false }, budget: { transientCost: 1 } } },
+      policies: { ui: { prefillMsPerKib: 1, breaker: { slowFirstTokenMs: 3, enabled: false, probeRatio: 0.5 }, budget: { transientCost: 1 } } },
     });
     assert.deepEqual(JSON.parse(config), {
       endpoints: [
@@ -141,7 +144,10 @@ describe('options become CONFIG', () => {
         { max_concurrency: 2, name: 'b', provider: 'runpod', mode: 'load_balancer', base_url: 'https://a.example.com/v1', api_key_secret: 'KEY_1', max_execution_ms: 9000 },
       ],
       models: [{ name: 'qwen', strategy: 'least_loaded', policy: 'ui', targets: [{ endpoint: 'b', model: 'Qwen/Qwen' }, { endpoint: 'a', weight: 0 }] }],
-      policies: { ui: { prefill_ms_per_kib: 1, breaker: { slow_first_token_ms: 3, enabled: false }, budget: { transient_cost: 1 } }, default: {} },
+      policies: {
+        ui: { prefill_ms_per_kib: 1, breaker: { probe_ratio: 0.5, slow_first_token_ms: 3, enabled: false }, budget: { transient_cost: 1 } },
+        default: { breaker: { probe_ratio: 1 } },
+      },
       open: true,
     });
     assert.deepEqual(secrets, { KEY_1: 'kb' });
