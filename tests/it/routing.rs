@@ -315,6 +315,19 @@ fn a_wait_ends_after_five_seconds_or_half_of_the_deadline() {
 }
 
 #[test]
+fn of_one_callers_own_calls_all_wait_and_until_their_deadlines() {
+    let fleet = || Rc::new(RefCell::new(Fleet::default().patient()));
+    let world = || World::new().always("a", busy(1000)).room("a", 2);
+    let crowd = world().fleet(&fleet()).crowd(40, 0, &chat());
+    assert!(crowd.records.iter().all(is_served));
+    assert_eq!(crowd.most_at("a"), 2);
+    assert!(crowd.records.iter().any(|record| record.ended_at >= 20_000));
+    let crowd = world().fleet(&fleet()).crowd(5, 0, &chat().within(1900));
+    assert_eq!(refusal(&crowd, 4), ("deadline_exceeded".to_owned(), 1900), "the last one never had a place");
+    assert_eq!(began(&crowd, 4), None);
+}
+
+#[test]
 fn a_client_that_leaves_the_line_makes_room_in_it() {
     for leaves in [true, false] {
         let second = Member::at(10, &chat());
