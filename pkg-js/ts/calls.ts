@@ -5,7 +5,7 @@ import { complaint, type Setup } from './config.js';
 import { AbortError, failure, FairleadError } from './errors.js';
 import type { Listeners } from './events.js';
 import { split } from './headers.js';
-import { listen } from './platform.js';
+import { after, listen } from './platform.js';
 
 /** What goes into a call. */
 export interface Ask {
@@ -86,6 +86,15 @@ export class Flight {
   }
 }
 
+/** Ends a call of which the core does not know when its time is over; returns how to leave that to others. */
+export function limit(flight: Flight, ms: number): () => void {
+  const stop = after(ms, () => {
+    flight.fail(failure('deadline_exceeded', `The call's time of ${ms} ms passed before its answer was whole. Raise \`timeout\`.`));
+  });
+  flight.atEnd(stop);
+  return stop;
+}
+
 export class Calls {
   readonly #setup: Setup;
   readonly #host: Host;
@@ -116,7 +125,7 @@ export class Calls {
   /** One call through the core. Rejects with an {@link AbortError}, or where there is no core to be had. */
   async start({ path, fields, body, wishes, signal }: Ask): Promise<Answer> {
     const flight = this.begin(signal);
-    const [status, answered, content] = await this.#through(flight, (core) => (
+    const [status, answered, content] = await this.#through(flight, wishes.timeout, (core) => (
       core.call(path, fields, body, wishes, flight.controller.signal, this.#listeners.nextCall())
     ));
     if (ArrayBuffer.isView(content)) flight.end();
@@ -127,15 +136,18 @@ export class Calls {
   /** What the core knows of its endpoints, as JSON. */
   async status(): Promise<string> {
     const flight = this.begin();
-    const told = await this.#through(flight, (core) => core.status());
+    const told = await this.#through(flight, undefined, (core) => core.status());
     flight.end();
     return told;
   }
 
   /** Asks the core, and tells its caller in any case: a core that traps owes all its answers. */
-  async #through<T>(flight: Flight, ask: (core: Core) => Promise<T>): Promise<T> {
+  async #through<T>(flight: Flight, timeout: number | undefined, ask: (core: Core) => Promise<T>): Promise<T> {
     try {
+      // Until there is a core, nobody else looks at the time: wasm may be as long in coming as anything.
+      const handOver = limit(flight, timeout ?? this.#setup.timeout);
       const { core, instance } = await flight.guard(this.#core());
+      handOver();
       flight.follow(instance.trapped, () => flight.fail(lost()));
       return await flight.guard(ask(core));
     } catch (error) {

@@ -3,10 +3,10 @@
 
 import { FairleadError, AbortError } from './errors.js';
 import type { Handoff } from './binding.js';
-import type { Flight } from './calls.js';
+import { limit, type Flight } from './calls.js';
 import type { Fetch } from './options.js';
 import { handoff } from './sources.js';
-import { bodyOf, limit, type Transport } from './transport.js';
+import { bodyOf, type Transport } from './transport.js';
 
 /** The core's routes, as in src/api.rs. */
 const ROUTES = [

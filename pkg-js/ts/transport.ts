@@ -2,14 +2,13 @@
 // what only a gateway has goes to it directly.
 
 import type { Handoff, Wishes } from './binding.js';
-import { Calls, Flight, type Answer } from './calls.js';
+import { Calls, Flight, limit, type Answer } from './calls.js';
 import { checkCall, GATEWAY, inWords, setUp, type Setup } from './config.js';
 import { AbortError, errorOf, failure, FairleadError, type Circumstances } from './errors.js';
 import { Listeners } from './events.js';
 import { join, merge, type HeadersLike } from './headers.js';
 import { Network } from './network.js';
 import type { CallOptions, FairleadOptions } from './options.js';
-import { after } from './platform.js';
 import { inOptions } from './schema.js';
 import { atOnce, Body, events, gather, handoff } from './sources.js';
 import { openStore, openStoreOf, type OpenStore } from './stores.js';
@@ -210,13 +209,6 @@ function answered<T>(run: () => Promise<{ data: T; response: ResponseInfo }>): A
       return whole;
     },
   });
-}
-
-/** Ends a call of which the core does not know when its time is over. */
-export function limit(flight: Flight, ms: number): void {
-  flight.atEnd(after(ms, () => {
-    flight.fail(failure('deadline_exceeded', `The call's time of ${ms} ms passed before its answer was whole. Raise \`timeout\`.`));
-  }));
 }
 
 /** A response of the platform's as an answer. */

@@ -205,6 +205,17 @@ describe('a caller who leaves', () => {
   });
 });
 
+it('wasm that never comes is waited for no longer than the call’s time', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  provide({ ready: never });
+  const ai = make({ timeout: 9000 });
+  const [short, long, status] = [ai.chat.completions.create(REQUEST, { timeout: 50 }), ai.chat.completions.create(REQUEST), ai.status()].map(failureOf);
+  t.mock.timers.tick(50);
+  assert.deepEqual([(await short).name, (await short).code], ['TimeoutError', 'deadline_exceeded']);
+  t.mock.timers.tick(9000);
+  for (const late of [long, status]) assert.equal((await late).code, 'deadline_exceeded');
+});
+
 describe('a client that is closed', () => {
   it('ends what is in flight, takes nothing more, and frees its core', async () => {
     const world = script((_, count) => (count === 1 ? never() : streamed([...chat({ content: 'a' }).slice(0, 1), never()])));
