@@ -159,7 +159,8 @@ const cutOff = (cause?: unknown): FairleadError =>
   failure('stream_interrupted', 'The stream ended before its answer was whole. What arrived is incomplete; ask again.', { cause });
 
 /** The events of a stream, each of them JSON. */
-export function events({ pick = (value) => value, ...known }: Circumstances & { pick?: (value: unknown) => unknown }): (taker: Taker) => Cutter {
+export function events({ pick, ...known }: Circumstances & { pick?: (value: unknown) => unknown }): (taker: Taker) => Cutter {
+  const ofJob = pick !== undefined;
   return (taker) => {
     let isWhole = false;
     const whole = () => {
@@ -178,9 +179,9 @@ export function events({ pick = (value) => value, ...known }: Circumstances & { 
         }
         // OpenAI's way is an `error` in the data; other dialects name the event.
         if (event === 'error' || value?.error) return taker.fail(errorOf(value, known));
-        // The end of a job's outputs.
-        if (event === 'status') return whole();
-        taker.item(pick(value));
+        // The end of a job's outputs; elsewhere a server's own affair, behind which the answer goes on.
+        if (ofJob && event === 'status') return whole();
+        taker.item(pick ? pick(value) : value);
         if (event !== undefined && isEnd(event)) whole();
       },
     });

@@ -50,6 +50,12 @@ describe('a stream is read', () => {
     }
   });
 
+  it('beyond an event that only a job’s stream would end with', async () => {
+    const [one, ...more] = chat(word('a'), word('b'));
+    const { stream } = await open([one, 'event: status\ndata: {"load":1}\n\n', ...more]);
+    assert.equal(await stream.finalText(), 'ab');
+  });
+
   it('as text, with what it cost', async () => {
     const { stream } = await open([...chat(word('a'), word('b')).slice(0, 3), data({ choices: [], usage: { total_tokens: 9 } }), data('[DONE]')]);
     assert.equal(await stream.finalText(), 'ab');
