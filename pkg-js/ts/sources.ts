@@ -96,10 +96,11 @@ export class Body<T> implements Source<T> {
 
   cancel(): void {
     if (this.ended) return;
-    this.ended = {};
+    const error = new AbortError(undefined, this.tally.partial);
+    this.ended = { error };
     this.#items = [];
     this.#head = 0;
-    this.#flight.fail(new AbortError());
+    this.#flight.fail(error);
   }
 
   async #step(): Promise<Result<T>> {
@@ -319,7 +320,7 @@ class Branch<T> implements Source<T> {
 
   /** The other goes on. */
   cancel(): void {
-    this.ended ??= {};
+    this.ended ??= { error: new AbortError(undefined, this.tally.partial) };
     this.#waiting = [];
     const at = this.#branches.indexOf(this);
     if (at >= 0) this.#branches.splice(at, 1);

@@ -220,6 +220,22 @@ describe('leaving a stream ends the call', () => {
     assert.equal(handoff.cancelled, 1);
   });
 
+  it('and what had come is not told as the whole text', async () => {
+    const leave = async (stream) => {
+      for await (const _ of stream) break;
+    };
+    const { stream } = await open(endless());
+    await leave(stream);
+    const { stream: another } = await open(endless());
+    const [branch] = another.tee();
+    await leave(branch);
+    for (const left of [stream, branch]) {
+      const error = await failureOf(left.finalText());
+      assert.deepEqual([error.name, error.partial.text, left.partial.text], ['AbortError', 'a', 'a']);
+      await assert.rejects(left.finalMessage(), AbortError);
+    }
+  });
+
   it('by a throw in the loop', async () => {
     const { stream, call } = await open(endless());
     await assert.rejects(async () => {
