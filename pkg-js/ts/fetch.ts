@@ -31,7 +31,8 @@ export function makeFetch(transport: Transport, own: Fetch | undefined): FetchLi
     const route = method === 'POST' ? routeOf(url) : undefined;
     if (!route) return passOn(transport, own, input, init, signal);
 
-    const source = new Response(init.body === undefined ? request?.body : init.body);
+    // Not by `request.body`, which Firefox does not have.
+    const source = request && init.body === undefined ? request : new Response(init.body);
     const headers = new Headers(init.headers ?? request?.headers);
     const type = source.headers.get('content-type'); // a form's boundary is known only now
     if (type && !headers.has('content-type')) headers.set('content-type', type);

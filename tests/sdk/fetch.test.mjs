@@ -59,6 +59,16 @@ describe('a request for one of the core’s routes', () => {
     assert.ok(seen[5].includes(boundary));
   });
 
+  it('has the body of a Request where Requests do not show it, and none twice', async () => {
+    const world = script(() => whole(200, {}));
+    const { ai } = make();
+    const request = new Request(CHAT, { method: 'POST', body: BODY });
+    Object.defineProperty(request, 'body', { value: undefined }); // as in Firefox
+    await ai.fetch(request);
+    assert.equal(text(world.calls[0].bytes), BODY);
+    await assert.rejects(ai.fetch(request), TypeError);
+  });
+
   it('streams', async () => {
     script(() => streamed(chat({ content: 'a' })));
     const response = await make().ai.fetch(CHAT, { method: 'POST', body: BODY });
