@@ -6,7 +6,7 @@ import type { Handoff } from './binding.js';
 import { limit, type Flight } from './calls.js';
 import type { Fetch } from './options.js';
 import { handoff } from './sources.js';
-import { bodyOf, type Transport } from './transport.js';
+import { bodyOf, KEYS, type Transport } from './transport.js';
 
 /** The core's routes, as in src/api.rs. */
 const ROUTES = [
@@ -37,7 +37,7 @@ export function makeFetch(transport: Transport, own: Fetch | undefined): FetchLi
     const type = source.headers.get('content-type'); // a form's boundary is known only now
     if (type && !headers.has('content-type')) headers.set('content-type', type);
     // A key is for the server that it was written for: of endpoints each has its own, and so has this client.
-    if (!transport.setup.baseURL || transport.hasKey) for (const name of ['authorization', 'x-api-key']) headers.delete(name);
+    if (!transport.setup.baseURL || transport.hasKey) for (const name of KEYS) headers.delete(name);
     try {
       const body = new Uint8Array(await until(source.arrayBuffer(), signal));
       const answer = await transport.send(route, body, headers, { signal }, arrived);

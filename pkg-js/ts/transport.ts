@@ -28,7 +28,8 @@ const READ = new Set([
 ]);
 /** Fields that speak of a request that is not the one that goes out, or of an SDK that is not this one. */
 const DROPPED = /^(accept-encoding|connection|content-length|cookie|host|origin|referer|transfer-encoding|user-agent|x-stainless-(?!timeout$).*)$/;
-const KEYS = ['authorization', 'x-api-key'];
+/** Fields in which SDKs send keys; `api-key` is Azure's. */
+export const KEYS = ['authorization', 'x-api-key', 'api-key', 'proxy-authorization'];
 
 /** What an exchange with the gateway itself is made of. */
 export interface Errand {

@@ -93,6 +93,9 @@ describe('a request for one of the core’s routes', () => {
     await ask(make({ apiKey: 'ours' }).ai);
     await ask(new Fairlead({ endpoints: [A] }));
     assert.deepEqual(world.calls.map(({ own }) => own.authorization), ['Bearer theirs', undefined, undefined]);
+    const fields = { 'api-key': 'azure', 'x-api-key': 'anthropic', 'x-own': 'o' };
+    await new Fairlead({ endpoints: [A] }).fetch(CHAT, { method: 'POST', body: BODY, headers: fields });
+    assert.deepEqual(world.calls.at(-1).own, { 'x-own': 'o' });
   });
 
   it('is known by its place below baseURL, or by its path in front of endpoints', async () => {
