@@ -30,7 +30,7 @@ const DEFAULT_TIMEOUT = 300_000;
 export function setUp(options: FairleadOptions): Setup {
   demand(complaints(options, CLIENT, ''));
   const { baseURL, endpoints, models, policies = {}, timeout, maxRetries, maxConcurrency, defaultHeaders } = options;
-  const problems = [...unfitHeaders(defaultHeaders, 'defaultHeaders'), ...contradictions(options)];
+  const problems = [...unfitHeaders(defaultHeaders, 'defaultHeaders'), ...contradictions(options), ...unfitBreakers(policies)];
   if (endpoints?.some(({ apiKey }) => apiKey) && inBrowser()) {
     if (!options.dangerouslyAllowBrowser) problems.push(EXPOSED);
     else if (problems.length === 0) warnOnce();
@@ -145,6 +145,12 @@ function contradictions({ baseURL, apiKey, endpoints, models, policies = {} }: F
   });
   return found;
 }
+
+/** As in src/policy.rs. */
+const OPEN_MS = 15_000;
+const unfitBreakers = (policies: NonNullable<FairleadOptions['policies']>): string[] =>
+  Object.entries(policies).flatMap(([name, { breaker: { openMs = OPEN_MS, maxOpenMs = Infinity } = {} }]) =>
+    maxOpenMs < openMs ? [`policies.${name}.breaker.maxOpenMs must be no less than openMs, ${openMs}`] : []);
 
 const twice = (list: readonly { name: string }[], path: string): string[] =>
   list.flatMap(({ name }, index) =>

@@ -26,12 +26,22 @@ const one = (...values: string[]): Kind => ({
   must: `be ${values.map((value) => `"${value}"`).join(' or ')}`,
   fits: (value) => values.includes(value as string),
 });
-const share: Kind = { must: 'be a number above 0 and at most 1', fits: (value) => (value as number) > 0 && (value as number) <= 1 };
+const share: Kind = { must: 'be a number above 0 and at most 1', fits: (value) => typeof value === 'number' && value > 0 && value <= 1 };
 const bool: Kind = { must: 'be true or false', fits: (value) => typeof value === 'boolean' };
 const text: Kind = { must: 'be a text that is not empty', fits: (value) => typeof value === 'string' && value !== '' };
+/** It goes out in a header field. With a character that none can hold the request would fail as if nobody were there. */
+const key: Kind = {
+  must: 'be a text that is not empty, without spaces around it, line ends or characters beyond ASCII',
+  fits: (value) => typeof value === 'string' && /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(value),
+};
 const name: Kind = {
   must: 'be a text of 1 to 200 bytes',
   fits: (value) => typeof value === 'string' && value !== '' && new TextEncoder().encode(value).length <= 200,
+};
+/** An endpoint's stands in header fields, too. */
+const endpointName: Kind = {
+  must: 'be a text of 1 to 200 bytes that a header field can hold: no control characters, none beyond Latin-1',
+  fits: (value) => (name as { fits: (value: unknown) => boolean }).fits(value) && /^[\x20-\x7e\xa0-\xff]+$/.test(value as string),
 };
 const func: Kind = { must: 'be a function', fits: (value) => typeof value === 'function' };
 const url: Kind = { must: 'be an http or https URL without user, query or fragment', fits: (value) => resolve(value) !== undefined };
@@ -74,8 +84,8 @@ const POLICY: Fields = {
 };
 const ENDPOINT: Fields = {
   fields: {
-    name, provider: one('vllm', 'runpod', 'fairlead'), mode: one('jobs', 'openai', 'load_balancer'), baseURL: url,
-    apiKey: text, maxConcurrency: concurrency, continue: bool, native: bool, maxExecutionMs: ms(5000, LONGEST_JOB),
+    name: endpointName, provider: one('vllm', 'runpod', 'fairlead'), mode: one('jobs', 'openai', 'load_balancer'), baseURL: url,
+    apiKey: key, maxConcurrency: concurrency, continue: bool, native: bool, maxExecutionMs: ms(5000, LONGEST_JOB),
     maxTtlMs: ms(10_000, LONGEST_JOB), maxSubrequests: whole(10, 10_000),
   },
   required: ['name', 'provider', 'baseURL'],
@@ -91,7 +101,7 @@ const MODEL: Fields = {
 const PER_CALL = { timeout: ms(), maxRetries: whole(0, 19) };
 export const CLIENT: Fields = {
   fields: {
-    ...PER_CALL, baseURL: url, apiKey: text, maxConcurrency: concurrency, defaultHeaders: headers, fetch: func,
+    ...PER_CALL, baseURL: url, apiKey: key, maxConcurrency: concurrency, defaultHeaders: headers, fetch: func,
     dangerouslyAllowBrowser: bool, endpoints: { each: ENDPOINT }, models: { each: MODEL }, policies: { values: POLICY },
     logLevel: one('off', 'error', 'warn', 'info', 'debug'), store, onEvent: func,
   },
