@@ -140,11 +140,13 @@ export class Transport {
     headers.set('accept', accept);
     headers.set('x-fairlead-deadline-ms', String(timeout));
 
+    const text = body === undefined ? undefined : JSON.stringify(body);
+
     const flight = this.calls.begin(options.signal);
     limit(flight, timeout);
     try {
       const response = await flight.guard(this.#network.fetch(url, {
-        method, headers, signal: flight.controller.signal, ...(body !== undefined && { body: JSON.stringify(body) }),
+        method, headers, signal: flight.controller.signal, ...(text !== undefined && { body: text }),
       }));
       return answerOf(response, flight);
     } catch (error) {
@@ -235,13 +237,14 @@ function infoOf({ status, headers }: Answer): ResponseInfo {
   };
 }
 
+/** The longest that anybody is told to wait: a timer for more than 24.8 days runs out at once. */
+const LONGEST_MS = 86_400_000;
+
 /** Milliseconds; a date is taken by this machine's clock. */
 function retryAfter(headers: Headers): number | undefined {
-  const field = headers.get('retry-after');
-  if (field === null) return undefined;
-  const seconds = Number(field);
-  const ms = Number.isNaN(seconds) ? Date.parse(field) - Date.now() : seconds * 1000;
-  return Number.isNaN(ms) ? undefined : Math.max(0, ms);
+  const field = headers.get('retry-after') ?? '';
+  const ms = /^\d+(?:\.\d+)?$/.test(field) ? Number(field) * 1000 : Date.parse(field) - Date.now();
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), LONGEST_MS);
 }
 
 function unreachable(cause: unknown): FairleadError {

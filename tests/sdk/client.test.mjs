@@ -170,6 +170,15 @@ describe('a failure is an error of its class', () => {
     assert.equal((await failureOf(make().chat.completions.create(REQUEST))).retryAfter, 7000);
   });
 
+  it('and what is told to wait for is a time that a timer can take', async () => {
+    const told = async (field) => {
+      script(() => whole(503, {}, { 'retry-after': field }));
+      return (await failureOf(make().chat.completions.create(REQUEST))).retryAfter;
+    };
+    const fields = ['1.5', '0', '99999999999', 'Fri, 31 Dec 9999 23:59:59 GMT', 'Thu, 01 Jan 1970 00:00:00 GMT', '', 'soon'];
+    assert.deepEqual(await Promise.all(fields.map(told)), [1500, 0, 86_400_000, 86_400_000, 0, undefined, undefined]);
+  });
+
   it('what CORS blocked will be blocked again', async () => {
     script(() => whole(502, { error: { message: 'm', code: 'upstream_unreachable', param: 'cors' } }));
     const error = await failureOf(make().chat.completions.create(REQUEST));

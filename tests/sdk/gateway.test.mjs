@@ -86,6 +86,12 @@ describe('RunPod jobs', () => {
     assert.deepEqual([requests[0].body, requests[0].headers['content-type']], ['{"input":{"a":1},"policy":{"ttl":5}}', 'application/json']);
   });
 
+  it('that are no JSON are a TypeError, and nobody is asked', async () => {
+    const { ai, requests } = make(json({}));
+    await assert.rejects(ai.runpod('burst').run({ input: 1n }), TypeError);
+    assert.equal(requests.length, 0);
+  });
+
   it('that fail throw, with RunPod’s own words beside', async () => {
     const body = { id: 'j', status: 'FAILED', error: { message: 'It raised.', code: 'job_failed', type: 'api_error' } };
     const error = await failureOf(make(json(body, { status: 502 })).ai.runpod('burst').runSync({ input: 1 }));
