@@ -65,7 +65,8 @@ export class Network {
     // A page may send this and hear that there was an answer, though not which. It carries no key.
     if (!(await answers(url, { mode: 'no-cors' }))) return false;
     // The same fields, the key among them, because that is what a server may refuse. No route does anything on a GET.
-    const isReadable = await answers(url, { mode: 'cors', ...(headers && { headers }) });
+    // Where it leads elsewhere, they are nobody else's either.
+    const isReadable = await answers(url, { mode: 'cors', redirect: 'manual', ...(headers && { headers }) });
     // Then it was no more than a connection that broke.
     if (isReadable) this.#readable.add(origin);
     return !isReadable;

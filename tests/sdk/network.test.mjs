@@ -38,7 +38,7 @@ describe('a request that a page sends', () => {
     assert.deepEqual(
       [probe.url, probe.method, probe.headers, probe.body, probe.credentials, probe.referrerPolicy], [URL_, undefined, undefined, undefined, 'omit', 'no-referrer'],
     );
-    assert.deepEqual([reading.url, reading.method, reading.headers, reading.body], [URL_, undefined, INIT.headers, undefined]);
+    assert.deepEqual([reading.url, reading.method, reading.headers, reading.body, reading.redirect], [URL_, undefined, INIT.headers, undefined, 'manual']);
     assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
     assert.equal(requests.length, 4, 'asked once');
   });
