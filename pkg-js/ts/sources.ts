@@ -107,7 +107,7 @@ export class Body<T> implements Source<T> {
     try {
       while (this.#head >= this.#items.length) {
         if (this.ended) return END;
-        if (this.#behind) return this.#end();
+        if (this.#behind) return await this.#end(); // which reads: nobody else may meanwhile
         await this.#read();
       }
       return this.#take();

@@ -85,6 +85,21 @@ describe('a stream is read', () => {
     assert.deepEqual(results.map(({ done }) => done), [false, false, false, false, true, true, true]);
   });
 
+  it('by one at a time, also at its end', async () => {
+    let end;
+    const { stream, handoff } = await open([...chat(), new Promise((resolve) => (end = resolve))]);
+    const iterator = stream[Symbol.asyncIterator]();
+    await iterator.next();
+    const first = iterator.next();
+    await tick();
+    const { reads } = handoff;
+    const second = iterator.next();
+    await tick();
+    assert.equal(handoff.reads, reads, 'the core’s body has one reader');
+    end();
+    assert.deepEqual(await Promise.all([first, second]), [{ done: true, value: undefined }, { done: true, value: undefined }]);
+  });
+
   it('to its end behind the [DONE], so that it counts as whole', async () => {
     const { stream, handoff, call } = await open([...chat(word('a')), ': bye\n\n']);
     await all(stream);
