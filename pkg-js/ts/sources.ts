@@ -28,6 +28,8 @@ interface Cutter {
   feed(text: string): void;
   /** The body has ended: whether it was whole. */
   readonly isWhole: boolean;
+  /** What is known of the answer, for errors. */
+  readonly known?: Circumstances;
 }
 
 /** What a cutter tells. */
@@ -120,9 +122,9 @@ export class Body<T> implements Source<T> {
     try {
       const { done, value } = await this.#flight.guard(this.#handoff.read());
       if (value) this.#cutter.feed(this.#decoder.decode(value, { stream: true }));
-      if (done) this.#behind ??= this.#cutter.isWhole ? {} : { error: cutOff() };
+      if (done) this.#behind ??= this.#cutter.isWhole ? {} : { error: cutOff(this.#cutter.known) };
     } catch (error) {
-      this.#behind ??= { error: error instanceof FairleadError ? error : cutOff(error) };
+      this.#behind ??= { error: error instanceof FairleadError ? error : cutOff(this.#cutter.known, error) };
     }
   }
 
@@ -156,8 +158,8 @@ export class Body<T> implements Source<T> {
   }
 }
 
-const cutOff = (cause?: unknown): FairleadError =>
-  failure('stream_interrupted', 'The stream ended before its answer was whole. What arrived is incomplete; ask again.', { cause });
+const cutOff = (known?: Circumstances, cause?: unknown): FairleadError =>
+  failure('stream_interrupted', 'The stream ended before its answer was whole. What arrived is incomplete; ask again.', { ...known, cause });
 
 /** The events of a stream, each of them JSON. */
 export function events({ pick, ...known }: Circumstances & { pick?: (value: unknown) => unknown }): (taker: Taker) => Cutter {
@@ -191,6 +193,7 @@ export function events({ pick, ...known }: Circumstances & { pick?: (value: unkn
       get isWhole() {
         return isWhole;
       },
+      known,
     };
   };
 }
@@ -242,6 +245,9 @@ export function atOnce(bytes: Uint8Array): Handoff {
   };
 }
 
+/** More than any answer has; a server that never ends one would fill the page's memory within its time. */
+const LONGEST_BYTES = 128 << 20;
+
 /** All of a body. */
 export async function gather(body: Handoff, flight: Flight): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
@@ -250,6 +256,7 @@ export async function gather(body: Handoff, flight: Flight): Promise<Uint8Array>
     for (;;) {
       const { done, value } = await flight.guard(body.read());
       if (value) length += value.length;
+      if (length > LONGEST_BYTES) throw failure('upstream_invalid', `The answer is longer than ${LONGEST_BYTES} bytes.`);
       if (value) parts.push(value);
       if (done) break;
     }

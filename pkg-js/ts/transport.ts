@@ -157,7 +157,7 @@ export class Transport {
 
   async #data<T>(answer: Answer): Promise<{ data: T; response: ResponseInfo }> {
     const response = infoOf(answer);
-    const bytes = await this.#bytes(answer);
+    const bytes = await this.#bytes(answer, this.#circumstances(response));
     const text = new TextDecoder().decode(bytes);
     let data: unknown;
     let isJson = true;
@@ -184,12 +184,12 @@ export class Transport {
     return { data: new Stream(body, response) as T, response };
   }
 
-  async #bytes({ body, flight }: Answer): Promise<Uint8Array> {
+  async #bytes({ body, flight }: Answer, known: Circumstances): Promise<Uint8Array> {
     if (ArrayBuffer.isView(body)) return body;
     try {
       return await gather(body, flight);
     } catch (error) {
-      throw error instanceof FairleadError ? error : failure('upstream_unreachable', 'The answer broke off.', { cause: error });
+      throw error instanceof FairleadError ? error : failure('upstream_unreachable', 'The answer broke off.', { ...known, status: undefined, cause: error });
     }
   }
 

@@ -90,8 +90,9 @@ describe('a call', () => {
   });
 
   it('fails where the answer breaks off, or is no JSON', async () => {
-    script(() => streamed(['{"id":', new Error('reset')]));
-    assert.equal((await failureOf(make().chat.completions.create(REQUEST))).code, 'upstream_unreachable');
+    script(() => streamed(['{"id":', new Error('reset')], { 'x-request-id': 'r' }));
+    const error = await failureOf(make().chat.completions.create(REQUEST));
+    assert.deepEqual([error.code, error.status, error.requestId], ['upstream_unreachable', 502, 'r']);
     script(() => whole(200, '<html>'));
     assert.equal((await failureOf(make().chat.completions.create(REQUEST))).code, 'upstream_invalid');
   });

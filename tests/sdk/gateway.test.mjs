@@ -53,6 +53,14 @@ describe('models', () => {
     });
   }
 
+  it('fail by an answer without end before it fills the memory', async () => {
+    const chunk = new Uint8Array(32 << 20);
+    let isLeft = false;
+    const { ai } = make(() => new Response(new ReadableStream({ pull: (controller) => controller.enqueue(chunk), cancel: () => void (isLeft = true) })));
+    const error = await failureOf(ai.models.list());
+    assert.deepEqual([error.name, error.code, isLeft], ['UpstreamError', 'upstream_invalid', true]);
+  });
+
   it('fail when their time is over, or the caller leaves', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
     const { ai, requests } = make(never);

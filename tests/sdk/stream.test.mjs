@@ -196,6 +196,15 @@ describe('a stream that is not whole throws', () => {
     assert.deepEqual(failure.partial, partial);
   });
 
+  it('and its error tells which call that was', async () => {
+    const fields = { 'x-request-id': 'r-1', 'x-fairlead-attempts': '2', 'x-fairlead-endpoint': 'a' };
+    for (const rest of [[], [new Error('reset')]]) {
+      const { stream } = await open([...chat(word('a')).slice(0, 1), ...rest], { fields });
+      const { code, status, requestId, attempts, endpoint } = await failureOf(stream.finalText());
+      assert.deepEqual({ code, status, requestId, attempts, endpoint }, { code: 'stream_interrupted', status: 502, requestId: 'r-1', attempts: 2, endpoint: 'a' });
+    }
+  });
+
   it('where an event is no JSON', async () => {
     assert.ok((await failureOf((await open([...begun(), data('{')])).stream.finalText())) instanceof UpstreamError);
   });
