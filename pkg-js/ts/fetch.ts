@@ -40,7 +40,7 @@ export function makeFetch(transport: Transport, own: Fetch | undefined): FetchLi
     if (!transport.setup.baseURL || transport.hasKey) for (const name of KEYS) headers.delete(name);
     try {
       const body = new Uint8Array(await until(source.arrayBuffer(), signal));
-      const answer = await transport.send(route, body, headers, { signal }, arrived);
+      const answer = await transport.send(route, body, transport.withDefaults(headers), { signal }, arrived);
       // They speak of bytes as they came from the endpoint.
       for (const name of ['content-encoding', 'content-length']) answer.headers.delete(name);
       const { status, headers: fields, flight } = answer;

@@ -63,7 +63,12 @@ export class Transport {
 
   /** Whether requests carry a key of this client's own. */
   get hasKey(): boolean {
-    return this.#key !== undefined;
+    return this.#key !== undefined || KEYS.some((name) => this.withDefaults().has(name));
+  }
+
+  /** These fields over those that every request carries. */
+  withDefaults(headers?: HeadersLike): Headers {
+    return merge(this.#defaults, headers);
   }
 
   /** JSON in; JSON or a stream out. */
@@ -120,7 +125,7 @@ export class Transport {
   #headers(options: CallOptions): Headers {
     checkCall(options);
     this.#checkKeys(options.headers, 'headers');
-    return merge(this.#defaults, options.headers);
+    return this.withDefaults(options.headers);
   }
 
   /** @throws TypeError where a key would go to every endpoint there is */

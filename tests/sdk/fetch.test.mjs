@@ -98,6 +98,13 @@ describe('a request for one of the core’s routes', () => {
     assert.deepEqual(world.calls.at(-1).own, { 'x-own': 'o' });
   });
 
+  it('carries what every request of the client does', async () => {
+    const world = script(() => whole(200, {}));
+    const { ai } = make({ defaultHeaders: { authorization: 'Bearer ours', 'x-team': 'a', 'x-own': 'b' } });
+    await ai.fetch(CHAT, { method: 'POST', body: BODY, headers: { authorization: 'Bearer theirs', 'x-own': 'o' } });
+    assert.deepEqual(world.calls[0].own, { authorization: 'Bearer ours', 'x-team': 'a', 'x-own': 'o' });
+  });
+
   it('is known by its place below baseURL, or by its path in front of endpoints', async () => {
     const world = script(() => whole(200, {}));
     const { ai, requests } = make();
