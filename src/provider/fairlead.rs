@@ -19,6 +19,10 @@ pub fn request(ask: &Ask, target: &Target, request_id: &str, attempt: u32, left_
     if let Some(policy) = ask.headers.get(vllm::POLICY) {
         request.headers.set(vllm::POLICY, policy);
     }
+    // Only a caller's own host lets one come this far: it speaks for this call, where the key speaks for all.
+    if let Some(own) = ask.headers.get("authorization") {
+        request.headers.set("authorization", own);
+    }
     request.headers.set("x-fairlead-deadline-ms", left_ms.to_string());
     request
 }
@@ -82,7 +86,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{Api, Dialect},
-        settings::Endpoint,
+        settings::{Endpoint, Secret},
     };
     use std::rc::Rc;
 
@@ -99,6 +103,18 @@ mod tests {
         assert_eq!((&*sent.url, sent.headers.get("x-request-id")), ("https://x/v1/chat/completions", Some("req-1")));
         let plain = vllm::request(&ask, &target, "req", 1);
         assert!(plain.headers.iter().all(|(name, _)| !name.starts_with("x-fairlead")));
+    }
+
+    #[test]
+    fn a_calls_own_authorization_goes_before_the_key() {
+        let mut ask = Ask::read(Api::Chat, &Headers::new(), br#"{"model":"m"}"#[..].into()).unwrap();
+        let api_key = Some(Secret::new("key".to_owned()));
+        let endpoint = Rc::new(Endpoint { root: "https://x".to_owned(), prefix: "/v1", api_key, ..Endpoint::default() });
+        let target = Target { endpoint, index: 0, model: None, weight: 1 };
+        let sent = |ask: &Ask| request(ask, &target, "req", 1, 1500).headers.get("authorization").map(str::to_owned);
+        assert_eq!(sent(&ask).as_deref(), Some("Bearer key"));
+        ask.headers.set("authorization", "Bearer own");
+        assert_eq!(sent(&ask).as_deref(), Some("Bearer own"));
     }
 
     #[test]

@@ -342,6 +342,21 @@ fn secrets_are_not_shown_by_what_holds_them() {
 }
 
 #[test]
+fn an_endpoints_name_fits_into_a_header_field() {
+    let named = |name: &str| {
+        let reading = read(json!({
+            "endpoints": [{ "name": name, "provider": "vllm", "base_url": "https://a" }],
+            "models": [{ "name": "*", "targets": [{ "endpoint": name }] }],
+        }));
+        reading.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(named("gpu é 1"), Vec::<String>::new());
+    for name in ["服务器", "a\nb"] {
+        assert_eq!(named(name), ["endpoints[0].name: stands in header fields, which hold no characters beyond Latin-1"]);
+    }
+}
+
+#[test]
 fn a_name_fits_into_a_key_of_the_store() {
     let named = |length: usize| {
         let reading = example_with(|config| {
