@@ -151,7 +151,8 @@ export class Transport {
     limit(flight, timeout);
     try {
       const response = await flight.guard(this.#network.fetch(url, {
-        method, headers, signal: flight.controller.signal, ...(text !== undefined && { body: text }),
+        // Followed, one would take the caller's fields along to wherever it leads.
+        method, headers, signal: flight.controller.signal, redirect: 'manual', ...(text !== undefined && { body: text }),
       }));
       return answerOf(response, flight);
     } catch (error) {

@@ -9,8 +9,8 @@ function make(answer, options) {
   const requests = [];
   const ai = new Fairlead({
     baseURL: 'https://gateway.example.com/v1', apiKey: 'client-key', ...options,
-    fetch: async (url, { method, headers, body, signal }) => {
-      requests.push({ url, method, headers: Object.fromEntries(headers), body, signal });
+    fetch: async (url, { method, headers, body, signal, redirect }) => {
+      requests.push({ url, method, headers: Object.fromEntries(headers), body, signal, redirect });
       return answer(requests.length);
     },
   });
@@ -52,6 +52,12 @@ describe('models', () => {
       assert.deepEqual([error.name, error.code], [name, code]);
     });
   }
+
+  it('fail by a redirect, which is not followed', async () => {
+    const { ai, requests } = make(() => new Response(null, { status: 307, headers: { location: 'https://elsewhere.example.com/' } }));
+    const error = await failureOf(ai.models.list());
+    assert.deepEqual([error.code, error.status, requests[0].redirect], ['upstream_invalid', 307, 'manual']);
+  });
 
   it('fail by an answer without end before it fills the memory', async () => {
     const chunk = new Uint8Array(32 << 20);
