@@ -161,6 +161,9 @@ export class Body<T> implements Source<T> {
 const cutOff = (known?: Circumstances, cause?: unknown): FairleadError =>
   failure('stream_interrupted', 'The stream ended before its answer was whole. What arrived is incomplete; ask again.', { ...known, cause });
 
+/** More than any output of a job; an event without end would fill the page's memory. */
+const LONGEST_EVENT = 32 << 20;
+
 /** The events of a stream, each of them JSON. */
 export function events({ pick, ...known }: Circumstances & { pick?: (value: unknown) => unknown }): (taker: Taker) => Cutter {
   const ofJob = pick !== undefined;
@@ -171,6 +174,10 @@ export function events({ pick, ...known }: Circumstances & { pick?: (value: unkn
       taker.end();
     };
     const parser = createParser({
+      maxBufferSize: LONGEST_EVENT,
+      onError: ({ type }) => {
+        if (type === 'max-buffer-size-exceeded') taker.fail(failure('upstream_invalid', `The stream has an event of more than ${LONGEST_EVENT} characters.`, known));
+      },
       onEvent: ({ event, data }) => {
         if (isWhole) return;
         if (data === '[DONE]') return whole();

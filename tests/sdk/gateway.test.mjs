@@ -131,6 +131,15 @@ describe('RunPod jobs', () => {
     assert.equal((await failureOf(all(json({ error: { message: 'm', code: 'job_not_found' } }, { status: 404 })))).name, 'NotFoundError');
   });
 
+  it('throw where an event has no end, before it fills the memory', async () => {
+    const piece = new TextEncoder().encode(`data: ${'x'.repeat(8 << 20)}`);
+    let isLeft = false;
+    const body = () => new ReadableStream({ pull: (controller) => controller.enqueue(piece), cancel: () => void (isLeft = true) });
+    const { ai } = make(() => new Response(body(), { headers: { 'content-type': 'text/event-stream' } }));
+    const error = await failureOf((await ai.runpod('burst').stream('j')).finalText());
+    assert.deepEqual([error.name, error.code, isLeft], ['UpstreamError', 'upstream_invalid', true]);
+  });
+
   it('end when they are left', async () => {
     const { ai, requests } = make(events(data({ output: 1 }), never()));
     for await (const _ of ai.runpod('burst').stream('j')) break;
