@@ -9,6 +9,7 @@ import { chromium } from 'playwright-core';
 import { ensureChromium } from '../scripts/setup.mjs';
 
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.wasm': 'application/wasm' };
+const QUIET = { spanMs: 150, atMostMs: 3000 };
 
 /**
  * Starts both.
@@ -27,16 +28,40 @@ export async function startBrowser(files, streams) {
     executablePath: await ensureChromium(),
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--no-proxy-server'],
   });
+  const origin = `http://127.0.0.1:${server.address().port}`;
   return {
     version: browser.version(),
-    origin: `http://127.0.0.1:${server.address().port}`,
-    newContext: () => browser.newContext(),
+    /** A page of the origin's, in a profile of its own, once the browser has no more work with its new window. */
+    async open(path) {
+      const context = await browser.newContext();
+      const page = await context.newPage();
+      await page.goto(`${origin}${path}`);
+      await quiet(browser);
+      return { context, page };
+    },
     async stop() {
       await browser.close();
       server.closeAllConnections();
       server.close();
     },
   };
+}
+
+/** Resolves when its processes have taken less than a tenth of a core for a while; on a busy machine after some seconds. */
+async function quiet(browser) {
+  const devtools = await browser.newBrowserCDPSession();
+  const cpuMs = async () => {
+    const { processInfo } = await devtools.send('SystemInfo.getProcessInfo');
+    return processInfo.reduce((sum, { cpuTime }) => sum + cpuTime * 1000, 0);
+  };
+  const end = performance.now() + QUIET.atMostMs;
+  for (let before = await cpuMs(); performance.now() < end;) {
+    await sleep(QUIET.spanMs);
+    const now = await cpuMs();
+    if (now - before < QUIET.spanMs / 10) break;
+    before = now;
+  }
+  await devtools.detach();
 }
 
 function file(path, body, response) {

@@ -17,7 +17,7 @@ export const HEADING = '## The npm package in Chromium';
 
 const SIZES = {
   quick: { rounds: 3, starts: 5, streams: 2 },
-  full: { rounds: 11, starts: 25, streams: 4 },
+  full: { rounds: 11, starts: 15, streams: 4 },
 };
 /** Tokens of a long stream, and of one that comes as a model writes it. */
 const TOKENS = { long: 3000, live: 500 };
@@ -221,13 +221,6 @@ function textOf(events) {
   return pieces.join('');
 }
 
-async function openPage(browser) {
-  const context = await browser.newContext();
-  const page = await context.newPage();
-  await page.goto(`${browser.origin}/blank.html`);
-  return { context, page };
-}
-
 async function starts(browser, { rounds }, count) {
   const entries = {
     nothing: { entry: '/nothing.js' },
@@ -238,7 +231,7 @@ async function starts(browser, { rounds }, count) {
   for (let round = 0; round < count; round += 1) {
     const measured = {};
     for (const [name, wishes] of inTurn(Object.entries(entries), round)) {
-      const { context, page } = await openPage(browser);
+      const { context, page } = await browser.open('/blank.html');
       const module = `/start.js?${new URLSearchParams(wishes)}`;
       measured[name] = await page.evaluate(async (url) => (await import(url)).started, module);
       await context.close();
@@ -249,7 +242,7 @@ async function starts(browser, { rounds }, count) {
 
 /** Fills the rounds of all feeds, and resolves to how many reads each needed. */
 async function chunks(browser, results, { rounds }, feeds) {
-  const { context, page } = await openPage(browser);
+  const { context, page } = await browser.open('/blank.html');
   const devtools = await context.newCDPSession(page);
   // The thread's own time: what else the machine does is not in it.
   await devtools.send('Performance.enable', { timeDomain: 'threadTicks' });
