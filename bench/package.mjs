@@ -86,7 +86,7 @@ const workloads = () => ({
 
 /** Measures all of it: { results, version, events, reads }. */
 export async function benchPackage({ quick = false } = {}) {
-  step('Benchmarking the npm package', quick ? '1 minute' : '5 minutes');
+  step('Benchmarking the npm package', quick ? '1 minute' : '3 minutes');
   const size = quick ? SIZES.quick : SIZES.full;
   const results = workloads();
   results.size.rounds.push(await sizes());
@@ -116,7 +116,7 @@ export async function benchPackage({ quick = false } = {}) {
 /** Its section of the page. */
 export function section({ command, date, under, npm: { results, version, events, reads } }) {
   const { size, start, ...streams } = results;
-  const came = (name) => `${spread(reads[name]).median.toLocaleString('en-US')} reads`;
+  const came = (name) => `${Math.round(spread(reads[name]).median).toLocaleString('en-US')} reads`;
   return `${HEADING}
 
 \`${command}\`, ${date}: Chromium ${version}, ${under}
