@@ -107,6 +107,8 @@ impl Shared {
             Err(error) => {
                 let mut head = ResponseHead { status: error.code.status(), headers: Headers::new() };
                 head.headers.set("content-type", "application/json");
+                // Nobody was asked: it is this client that speaks.
+                head.headers.set("x-fairlead-attempts", "0");
                 let dialect = Api::at(path).map_or(Dialect::Chat, Api::dialect);
                 let body = Uint8Array::from(error.body(dialect).as_slice());
                 return Ok(told(head, &request_id, &body));

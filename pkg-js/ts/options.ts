@@ -158,7 +158,7 @@ export interface PolicyOptions {
   streamInternally?: boolean | undefined;
   /** Starts a second target if no content has come by then. Without effect in this version. */
   hedgeAfterMs?: number | undefined;
-  /** Has an effect in a gateway only. @default 26214400 */
+  /** Larger requests are refused before they are sent. @default 26214400 */
   maxRequestBytes?: number | undefined;
   /** When an endpoint is left alone. */
   breaker?: BreakerOptions | undefined;

@@ -269,6 +269,22 @@ describe('in front of a gateway', () => {
     ai.close();
   });
 
+  it('is not asked for what is too large here, and the options say what to raise', async () => {
+    const ai = new Fairlead({ baseURL: `${gateway.url}/v1`, policies: { default: { maxRequestBytes: 10 } } });
+    const error = await failureOf(ask(ai));
+    assert.deepEqual([error.code, error.status, error.attempts], ['request_too_large', 413, 0]);
+    assert.match(error.message, /`maxRequestBytes`/);
+    ai.close();
+  });
+
+  it('is asked under a call’s own authorization, where it has one', async () => {
+    const ai = new Fairlead({ baseURL: `${gateway.url}/v1`, apiKey: 'client-key' });
+    const headers = { authorization: 'Bearer another' };
+    const failures = await Promise.all([ask(ai, undefined, { headers }), ai.models.list({ headers })].map(failureOf));
+    assert.deepEqual(failures.map(({ code }) => code), ['invalid_api_key', 'invalid_api_key']);
+    ai.close();
+  });
+
   it('passes the time that is left on', async () => {
     const ai = client({ timeout: 300 });
     const error = await failureOf(ai.chat.completions.create({ ...request, sim: { fault: 'hang' } }));
