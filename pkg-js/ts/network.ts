@@ -23,7 +23,9 @@ export class Network {
 
   /** One request. Rejects with `offline` or `blocked` where that is known, else with what the platform says. */
   readonly fetch = async (url: string, init: RequestInit): Promise<Response> => {
-    if (isOffline()) await online(init.signal);
+    // A server on this very machine needs no network; but tools that take a page's network take the way to it, too.
+    const isThere = isOffline() && isLoopback(url) && (this.#own !== undefined || (await answers(url, { mode: 'no-cors' })));
+    if (isOffline() && !isThere) await online(init.signal);
     try {
       // Called anew each time: somebody may replace the global one.
       const response = await (this.#own ? this.#own(url, init) : fetch(url, init));
@@ -39,7 +41,7 @@ export class Network {
 
   async #why(url: string, { signal, headers }: RequestInit, error: unknown): Promise<unknown> {
     if (signal?.aborted) return error;
-    if (isOffline()) return 'offline';
+    if (isOffline() && !isLoopback(url)) return 'offline';
     const origin = originOf(url);
     if (this.#own || !(error instanceof TypeError) || !inBrowser() || origin === location.origin) return error;
     if (this.#readable.has(origin)) return error;
@@ -114,10 +116,10 @@ function online(signal: AbortSignal | null | undefined): Promise<void> {
 }
 
 /** A secure page may not ask an insecure server, unless it is this very machine. */
-function isMixed(url: string): boolean {
-  const { protocol, hostname } = new URL(url);
-  const isHere = /^(localhost|.*\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
-  return location.protocol === 'https:' && protocol === 'http:' && !isHere;
-}
+const isMixed = (url: string): boolean =>
+  location.protocol === 'https:' && new URL(url).protocol === 'http:' && !isLoopback(url);
+
+/** Whether the server is this very machine. */
+const isLoopback = (url: string): boolean => /^(localhost|.*\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
 
 const originOf = (url: string): string => new URL(url).origin;

@@ -159,6 +159,27 @@ describe('a device that is offline', () => {
     assert.deepEqual(listeners(), {});
   });
 
+  it('does without it where the server is on this machine', async (t) => {
+    page(t, { onLine: false });
+    const local = 'http://localhost:8787/v1/chat/completions';
+    const response = new Response('');
+    const { network: net, requests } = network(t, (init) => (isProbe(init) ? opaque : response));
+    assert.equal(await net.fetch(local, INIT), response);
+    assert.deepEqual(requests.map(({ method }) => method), [undefined, 'POST']);
+  });
+
+  it('is waited for at this machine, too, where nothing there answers', async (t) => {
+    const { navigator, fire } = page(t, { onLine: false });
+    const response = new Response('');
+    const { network: net, requests } = network(t, () => (navigator.onLine ? response : Promise.reject(DEAD)));
+    const answer = net.fetch('http://127.0.0.1:8787/v1/chat/completions', INIT);
+    await tick();
+    assert.deepEqual(requests.map(({ mode }) => mode), ['no-cors']);
+    navigator.onLine = true;
+    fire('online');
+    assert.equal(await answer, response);
+  });
+
   it('may become so while a request runs', async (t) => {
     const { navigator } = page(t);
     const { network: net } = network(t, () => {
