@@ -70,7 +70,12 @@ function router(baseURL: string | undefined): (url: string) => string | undefine
 }
 
 async function passOn(transport: Transport, own: Fetch | undefined, input: string | URL | Request, init: RequestInit, signal: AbortSignal | null | undefined): Promise<Response> {
-  const flight = transport.calls.begin(signal);
+  let flight: Flight;
+  try {
+    flight = transport.calls.begin(signal);
+  } catch (error) {
+    throw asFetch(error);
+  }
   limit(flight, transport.setup.timeout);
   const send = (own ?? fetch) as FetchLike;
   try {

@@ -215,6 +215,16 @@ describe('everything else goes by', () => {
     assert.equal(past, undefined);
   });
 
+  it('and fails by the same reason as a call where the client is closed', async () => {
+    const { ai } = make();
+    ai.close();
+    for (const args of [[`${BASE}/models`], [CHAT, { method: 'POST', body: BODY }]]) {
+      const error = await failureOf(ai.fetch(...args));
+      assert.ok(error instanceof DOMException);
+      assert.deepEqual([error.name, error.message], ['AbortError', 'This client was closed.']);
+    }
+  });
+
   it('and fails as fetch does', async () => {
     script(() => whole(200, {}));
     const { ai } = make({}, () => Promise.reject(new TypeError('fetch failed')));
