@@ -109,7 +109,8 @@ mod tests {
     fn a_calls_own_authorization_goes_before_the_key() {
         let mut ask = Ask::read(Api::Chat, &Headers::new(), br#"{"model":"m"}"#[..].into()).unwrap();
         let api_key = Some(Secret::new("key".to_owned()));
-        let endpoint = Rc::new(Endpoint { root: "https://x".to_owned(), prefix: "/v1", api_key, ..Endpoint::default() });
+        let endpoint =
+            Rc::new(Endpoint { root: "https://x".to_owned(), prefix: "/v1", api_key, ..Endpoint::default() });
         let target = Target { endpoint, index: 0, model: None, weight: 1 };
         let sent = |ask: &Ask| request(ask, &target, "req", 1, 1500).headers.get("authorization").map(str::to_owned);
         assert_eq!(sent(&ask).as_deref(), Some("Bearer key"));

@@ -87,7 +87,10 @@ impl Check<'_> {
         for ((index, endpoint), name) in (0usize..).zip(list).zip(names) {
             let path = format!("endpoints[{index}]");
             if name.chars().any(|letter| letter.is_control() || letter > '\u{ff}') {
-                self.mistake(format!("{path}.name"), "stands in header fields, which hold no characters beyond Latin-1");
+                self.mistake(
+                    format!("{path}.name"),
+                    "stands in header fields, which hold no characters beyond Latin-1",
+                );
             }
             let usable = endpoint.as_ref().and_then(|endpoint| self.endpoint(&path, endpoint, &name));
             declared.push(Declared { name, usable });
