@@ -7,7 +7,7 @@ use crate::{
     ask::Ask,
     classify::{Failure, JobFailure},
     find::find,
-    jobs::{Op, Piece, cause},
+    jobs::{self, Op, Piece, cause},
     json::{Text, one_line, read_object},
     message::{Headers, Method, Request, ResponseHead},
     settings::{Endpoint, Target},
@@ -238,7 +238,7 @@ pub fn has_no_worker(body: &[u8]) -> bool {
 }
 
 /// What a proxy of RunPod's says instead of a server: whatever its status, that there is no worker,
-/// or how the job inside it failed.
+/// or how the job inside it failed, where jobs are known.
 pub fn said(head: &ResponseHead, body: &[u8]) -> Option<Failure> {
     #[derive(Deserialize)]
     struct Said<'a> {
@@ -247,6 +247,9 @@ pub fn said(head: &ResponseHead, body: &[u8]) -> Option<Failure> {
     }
     if has_no_worker(body) {
         return Some(no_room(head));
+    }
+    if !jobs::ENABLED {
+        return None;
     }
     let error = read_object::<Said>(body).ok()?.error?.get();
     match cause(Some(error).filter(|error| error.starts_with('"'))?, None) {
