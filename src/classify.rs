@@ -4,6 +4,7 @@ use crate::{
     deadline::Timer,
     error::{Code, Error},
     find::find,
+    jobs::{IfJobs, if_jobs},
     message::{Barrier, Headers, ResponseHead},
     stream::InBand,
     time::{Instant, positive_ms},
@@ -31,7 +32,7 @@ pub enum Failure {
     /// The bytes ended before the answer was whole.
     Cut,
     /// A job, or its submission.
-    Job(JobFailure),
+    Job(IfJobs<Box<JobFailure>>),
     /// A gateway of our own says why it failed.
     Told(Box<Told>),
     /// The platform did not let the request out, or keeps its answer from us.
@@ -155,7 +156,7 @@ impl Failure {
             Self::Barred(_) => false,
             // Whoever tells of others' failures is well.
             Self::Told(told) => matches!(told.error.code, Code::Internal | Code::ConfigInvalid),
-            Self::Job(failure) => match failure {
+            Self::Job(failure) => match &**failure {
                 JobFailure::TooLarge | JobFailure::Unfit | JobFailure::Cancelled | JobFailure::Unknown => false,
                 // Pushback: the endpoint's health is looked at anyway.
                 JobFailure::NoWorkers => false,
@@ -181,10 +182,15 @@ impl Failure {
             Self::InBand(error) => {
                 error.kind.as_deref() != Some("abort") && error.status.is_none_or(|status| status == 500)
             }
-            Self::Job(JobFailure::WorkerLost) => true,
             Self::Told(told) => matches!(told.error.code, Code::StreamInterrupted | Code::Internal),
-            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Job(_) | Self::Barred(_) => false,
+            Self::Job(failure) => **failure == JobFailure::WorkerLost,
+            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Barred(_) => false,
         }
+    }
+
+    /// How a job failed, if this is that.
+    pub fn of_job(&self) -> Option<&JobFailure> {
+        if let Self::Job(failure) = self { Some(failure) } else { None }
     }
 
     /// A few words for logs.
@@ -212,7 +218,7 @@ impl JobFailure {
     pub fn unwrapped(self) -> Failure {
         match self {
             Self::Answered { head, body } => Failure::Status { head, body },
-            failure => Failure::Job(failure),
+            failure => failure.into(),
         }
     }
 
@@ -269,6 +275,13 @@ impl JobFailure {
             Self::Expired => "job_expired",
             Self::Unknown => "job_unknown",
         }
+    }
+}
+
+impl From<JobFailure> for Failure {
+    fn from(failure: JobFailure) -> Self {
+        // Where no job is followed none fails.
+        if_jobs(Box::new(failure)).map_or(Self::Unreachable, Self::Job)
     }
 }
 

@@ -107,7 +107,7 @@ impl Route {
     pub fn on_failure(&mut self, target: usize, failure: &Failure, verdict: Verdict, now: Instant, longest_ms: u64) {
         let Some(Hop { endpoint, model, .. }) = self.hops.get(target) else { return };
         let (endpoint, model) = (*endpoint, model.clone());
-        self.lost = self.lost.saturating_add((*failure == Failure::Job(JobFailure::SubmissionLost)).into());
+        self.lost = self.lost.saturating_add((failure.of_job() == Some(&JobFailure::SubmissionLost)).into());
         if failure.is_death() && !self.deaths.contains(&endpoint) {
             self.deaths.push(endpoint);
         }

@@ -229,7 +229,7 @@ impl Attempt {
         if self.counts().malformed > malformed {
             // A server's events are well formed: a piece in the middle is missing. What follows in
             // these bytes would stand behind a gap.
-            return Err(Failure::Job(JobFailure::Gap));
+            return Err(JobFailure::Gap.into());
         }
         out.extend(own.into_iter().map(|emit| match emit {
             Emit::Slice(range) => Emit::Bytes(bytes.get(range).unwrap_or_default().to_vec()),

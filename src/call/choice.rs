@@ -2,7 +2,7 @@
 
 use super::{Call, LEAST_USEFUL_MS, admission::Ticket, admission::Turned};
 use crate::{
-    classify::{Failure, JobFailure},
+    classify::JobFailure,
     error::{Code, Error},
     load::{POLL_MS, Ticket as Turn, longest_wait_ms},
     route::Next,
@@ -105,7 +105,7 @@ impl Call {
             "circuit_open" => self.circuit_open(now),
             "no_room" => self.no_room(),
             // Settings have no model without a target, but a job carries no file.
-            _ => return self.give_up(now, &Failure::Job(JobFailure::Unfit)),
+            _ => return self.give_up(now, &JobFailure::Unfit.into()),
         };
         self.fail(now, &error);
     }

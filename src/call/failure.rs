@@ -5,6 +5,7 @@ use crate::{
     classify::{Failure, JobFailure, Told, Verdict},
     config::OnDeadline,
     event::Event,
+    jobs::pointer,
     message::Headers,
     native,
     provider::{fairlead, runpod, vllm},
@@ -20,7 +21,7 @@ impl Call {
         let outcome = self.outcome_of(&failure);
         self.conclude(now, id, outcome);
         // The limit of a job that follows from the deadline comes shortly before it.
-        let out_of_time = matches!(failure, Failure::Job(JobFailure::TimedOut { .. } | JobFailure::Expired));
+        let out_of_time = matches!(failure.of_job(), Some(JobFailure::TimedOut { .. } | JobFailure::Expired));
         let late = now.until(self.deadline) <= runpod::EXECUTION_MARGIN_MS;
         if out_of_time && late && self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
             return;
@@ -30,7 +31,7 @@ impl Call {
             let error = self.story().error(&failure, now);
             return self.fail(now, &error);
         }
-        if submitting && failure != Failure::Job(JobFailure::SubmissionLost) {
+        if submitting && failure.of_job() != Some(&JobFailure::SubmissionLost) {
             self.route.on_lost_submission();
         }
         self.drop_attempt(now, id);
@@ -70,8 +71,8 @@ impl Call {
     fn plain(&self, id: u32, failure: Failure) -> Failure {
         let voice = self.attempts.iter().find(|attempt| attempt.id == id).map(|attempt| attempt.voice);
         match failure {
-            Failure::Job(failure) if self.order.ask.errand.is_some() => Failure::Job(failure.as_told()),
-            Failure::Job(failure) => failure.unwrapped(),
+            Failure::Job(failure) if self.order.ask.errand.is_some() => pointer(failure).as_told().into(),
+            Failure::Job(failure) => pointer(failure).unwrapped(),
             failure => match voice {
                 Some(Voice::Proxy) => runpod::refusal(failure),
                 Some(Voice::Gateway) => fairlead::refusal(failure),
@@ -87,7 +88,7 @@ impl Call {
             Failure::Status { head, .. } if head.status == 404 && self.asks_about_a_job() => {
                 self.fail(now, &native::not_found());
             }
-            Failure::Job(JobFailure::Unknown) => self.fail(now, &native::not_found()),
+            Failure::Job(failure) if **failure == JobFailure::Unknown => self.fail(now, &native::not_found()),
             // The endpoint's own answer to the caller's own mistake.
             Failure::Status { head, body: Some(body) } if !self.committed && Failure::is_refusal(head.status) => {
                 self.pass_on(now, head.status, vllm::returned(&head.headers), body);

@@ -178,7 +178,7 @@ impl Call {
                     if self.route.has_others(attempt.target) && self.started < self.order.policy.max_attempts =>
                 {
                     drop(fleet);
-                    return self.on_failure(now, id, Failure::Job(JobFailure::NoWorkers));
+                    return self.on_failure(now, id, JobFailure::NoWorkers.into());
                 }
                 // A job that nobody else takes waits for a worker here.
                 Look::NoWorkers | Look::Queue => return follower.job.skip_look(),
@@ -204,7 +204,7 @@ impl Call {
         };
         drop(fleet);
         let Some(request) = request else {
-            return self.on_failure(now, id, Failure::Job(JobFailure::TooLarge));
+            return self.on_failure(now, id, JobFailure::TooLarge.into());
         };
         follower.permit = permit;
         follower.job.on_sent(now, op);
@@ -277,7 +277,7 @@ impl Call {
             } else if follower.job.is_overdue(now) {
                 if follower.job.under_way() == Some(Op::Submit) {
                     // Its answer may still come, and then there is something to cancel.
-                    self.on_failure(now, id, Failure::Job(JobFailure::SubmissionLost));
+                    self.on_failure(now, id, JobFailure::SubmissionLost.into());
                 } else {
                     self.on_answered(now, id, false);
                 }
@@ -332,7 +332,7 @@ impl Call {
         let alone = !self.route.has_others(attempt.target) || self.started >= self.order.policy.max_attempts;
         drop(fleet);
         if no_workers && !alone {
-            return self.on_failure(now, id, Failure::Job(JobFailure::NoWorkers));
+            return self.on_failure(now, id, JobFailure::NoWorkers.into());
         }
         self.on_news(now, id, news);
     }
@@ -389,7 +389,7 @@ impl Call {
             None => {}
             Some(Err(Failure::Job(_))) if self.may_tell_state(id) => self.tell_result(now, id),
             Some(Err(failure)) => self.on_failure(now, id, failure),
-            Some(Ok(())) if torn > 0 => self.on_failure(now, id, Failure::Job(JobFailure::Torn(torn))),
+            Some(Ok(())) if torn > 0 => self.on_failure(now, id, JobFailure::Torn(torn).into()),
             Some(Ok(())) => self.on_job_done(now, id),
         }
     }

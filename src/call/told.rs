@@ -39,7 +39,7 @@ impl Call {
                 if let Piece::Json(json) = &piece
                     && let Some(failure) = flat_error(json)
                 {
-                    return Err(Failure::Job(failure));
+                    return Err(failure.into());
                 }
                 if let Some(follower) = attempt.job.as_deref_mut() {
                     follower.native |= runpod::is_native(&piece);
@@ -72,7 +72,7 @@ impl Call {
             let latest = attempt.job.as_mut().map(|follower| follower.job.take_latest()).unwrap_or_default();
             let result = Reply::read(&latest).and_then(|reply| reply.output);
             if let Some(failure) = result.and_then(|output| flat_error(output.get())) {
-                return Err(Failure::Job(failure));
+                return Err(failure.into());
             }
             let body = result.map(|output| runpod::whole_bytes(output, ask.api.dialect()));
             attempt.on_result(body.unwrap_or_default());

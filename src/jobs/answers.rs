@@ -36,7 +36,7 @@ impl Job {
     }
 
     pub(super) fn on_submitted(&mut self, now: Instant, answer: Answer<'_>, news: &mut News) {
-        let lost = || Failure::Job(JobFailure::SubmissionLost);
+        let lost = || JobFailure::SubmissionLost.into();
         let (head, body) = match answer {
             Answer::Lost => return news.end = Some(Err(lost())),
             Answer::Whole { head, body } => (head, body),
@@ -74,7 +74,7 @@ impl Job {
     /// A poll has brought nothing that could be understood.
     pub(super) fn on_lost(&mut self, now: Instant, op: Op, news: &mut News) {
         if self.aim.want == Want::Peek {
-            return news.end = Some(Err(Failure::Job(JobFailure::Gap)));
+            return news.end = Some(Err(JobFailure::Gap.into()));
         }
         // Its outputs went with it.
         self.doubt |= op == Op::Stream;
@@ -90,7 +90,7 @@ impl Job {
         self.failing = self.failing.saturating_add(1);
         self.due = now.after(wait);
         if now.since(self.answered) >= PATIENCE_MS {
-            news.end = Some(Err(Failure::Job(JobFailure::QueueSilent)));
+            news.end = Some(Err(JobFailure::QueueSilent.into()));
         }
     }
 
@@ -103,7 +103,7 @@ impl Job {
     fn expire(&mut self, news: &mut News) {
         let known = self.own || self.facts.word.is_some();
         // One of this call's own is cancelled all the same: should it be at work, nobody waits for it.
-        news.end = Some(Err(Failure::Job(if known { JobFailure::Expired } else { JobFailure::Unknown })));
+        news.end = Some(Err(Failure::from(if known { JobFailure::Expired } else { JobFailure::Unknown })));
     }
 
     pub(super) fn on_poll(&mut self, now: Instant, op: Op, head: &ResponseHead, body: Vec<u8>, news: &mut News) {
@@ -155,7 +155,7 @@ impl Job {
         self.heard = now;
         match (self.stage, reply.word) {
             (Stage::Draining(_), _) if !drained => self.due = now,
-            (Stage::Draining(Word::Completed), _) if self.doubt => news.end = Some(Err(Failure::Job(JobFailure::Gap))),
+            (Stage::Draining(Word::Completed), _) if self.doubt => news.end = Some(Err(JobFailure::Gap.into())),
             (Stage::Draining(Word::Completed), _) => {
                 // Nothing says that any of them came twice.
                 let suspects = std::mem::take(&mut self.suspects);
@@ -185,7 +185,7 @@ impl Job {
                 (self.stage, self.due) = (Stage::Draining(word), now);
                 return;
             }
-            news.end = Some(Err(Failure::Job(self.cause(word, reply))));
+            news.end = Some(Err(self.cause(word, reply).into()));
             return;
         }
         match self.aim.want {
@@ -196,7 +196,7 @@ impl Job {
 
     /// The job has completed, and its outputs were wanted as they came.
     fn complete(&mut self, now: Instant, reply: &Reply<'_>, news: &mut News) {
-        let gap = Failure::Job(JobFailure::Gap);
+        let gap = JobFailure::Gap.into();
         let result = || reply.output.map(Piece::read);
         news.end = match reply.aggregate() {
             // Where `/stream` had nothing, the handler has returned a list, which is one output; unless
@@ -244,7 +244,7 @@ impl Job {
         match self.aim.want {
             _ if !again || proven || self.tally.is_empty() => {}
             // A second answer is about to come behind the first.
-            Want::Outputs => news.end = Some(Err(Failure::Job(JobFailure::Restarted))),
+            Want::Outputs => news.end = Some(Err(JobFailure::Restarted.into())),
             // What was kept is not what will be there at the end.
             _ => (self.tally, self.kept, self.kept_bytes) = (Tally::default(), Vec::new(), 0),
         }

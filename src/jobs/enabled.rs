@@ -35,7 +35,7 @@ mod choice {
     pub const ENABLED: bool = false;
 
     /// What cannot be there.
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IfJobs<P>(Infallible, PhantomData<P>);
 
     /// None.

@@ -48,7 +48,7 @@ fn outputs_that_may_be_reposts_all_come_from_the_aggregate() {
     for (aggregate, pieces, end) in [
         (r#"["x","x","x"]"#, x(2), Ok(())),
         (r#"["x"]"#, x(0), Ok(())),
-        (r#"["y","x"]"#, x(0), Err(Failure::Job(JobFailure::Gap))),
+        (r#"["y","x"]"#, x(0), Err(JobFailure::Gap.into())),
     ] {
         let mut job = follow(Want::Outputs);
         assert_eq!(twice(&mut job), x(1));
@@ -102,7 +102,7 @@ fn what_comes_on_the_way_to_a_result_is_kept_and_is_no_part_of_it() {
     answer(&mut job, 2000, Op::Stream, r#"{"status":"FAILED","stream":[{"output":"y"}]}"#);
     answer(&mut job, 2000, Op::Stream, r#"{"status":"FAILED","stream":[]}"#);
     let news = answer(&mut job, 2000, Op::Status, r#"{"status":"FAILED","error":"no such voice"}"#);
-    assert_eq!(news.end, Some(Err(Failure::Job(JobFailure::Raised("no such voice".to_owned())))));
+    assert_eq!(news.end, Some(Err(JobFailure::Raised("no such voice".to_owned()).into())));
     assert_eq!(job.kept(), [Piece::Text("x".to_owned()), Piece::Text("y".to_owned())]);
 }
 
