@@ -177,7 +177,7 @@ pub struct Call {
     settlements: VecDeque<IfJobs<Box<Settlement>>>,
     upkeeps: VecDeque<Upkeep>,
     /// The newest job, as its client may see it.
-    job: JobState,
+    job: Option<IfJobs<Box<JobState>>>,
     /// The target to ask next, and when.
     waiting: Option<(Instant, usize)>,
     /// It is paid for, at the price of pushback or of a failure.
@@ -225,7 +225,7 @@ impl Call {
             attempts: Vec::new(),
             settlements: VecDeque::new(),
             upkeeps: VecDeque::new(),
-            job: JobState::default(),
+            job: None,
             waiting: None,
             paid: None,
             awaiting_word: None,

@@ -3,7 +3,7 @@
 //! A message says what happened, how often it was tried and which field to change. It never holds
 //! a key, a prompt or an endpoint's URL, so it may be logged as it is.
 
-use crate::api::Dialect;
+use crate::{api::Dialect, jobs::IfJobs};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -147,7 +147,7 @@ pub struct Error {
     /// When asking again makes sense, in milliseconds, where that is known.
     pub retry_after_ms: Option<u64>,
     /// The job that it is about, for a client that may know it.
-    pub job: Option<Box<JobState>>,
+    pub job: Option<IfJobs<Box<JobState>>>,
 }
 
 /// What a client is told of its own job, in RunPod's words.
@@ -196,7 +196,7 @@ struct Envelope<'a> {
     beside: Option<Fields<'a>>,
     /// Where RunPod's own SDKs look.
     #[serde(flatten)]
-    job: Option<&'a JobState>,
+    job: Option<&'a IfJobs<Box<JobState>>>,
     error: Fields<'a>,
 }
 
@@ -221,7 +221,7 @@ impl Error {
     /// The JSON body of an answer that is nothing but this error.
     pub fn body(&self, dialect: Dialect) -> Vec<u8> {
         let r#type = matches!(dialect, Dialect::Messages).then_some("error");
-        json(&Envelope { r#type, beside: None, job: self.job.as_deref(), error: self.fields() })
+        json(&Envelope { r#type, beside: None, job: self.job.as_ref(), error: self.fields() })
     }
 
     /// The event that ends a stream which has begun. No `[DONE]` belongs behind it.
@@ -230,7 +230,7 @@ impl Error {
         let beside = matches!(dialect, Dialect::Responses).then(|| Fields { r#type: "error", ..self.fields() });
         // Flattened fields bring their own `type`.
         let r#type = matches!(dialect, Dialect::Messages).then_some("error");
-        let body = json(&Envelope { r#type, beside, job: self.job.as_deref(), error: self.fields() });
+        let body = json(&Envelope { r#type, beside, job: self.job.as_ref(), error: self.fields() });
         let prefix: &[u8] = if named { b"event: error\ndata: " } else { b"data: " };
         [prefix, &body, b"\n\n"].concat()
     }

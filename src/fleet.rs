@@ -38,7 +38,8 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct Site {
     budget: Budget,
-    queue: Queue,
+    /// Made when the first job is.
+    queue: Option<Box<Queue>>,
     load: Load,
     /// Before all entries: it opens by an operator's word alone.
     isolation: Gate,
@@ -181,7 +182,7 @@ impl Fleet {
 
     /// The job queue of this endpoint.
     pub fn queue(&mut self, endpoint: usize) -> &mut Queue {
-        &mut self.site(endpoint).queue
+        self.site(endpoint).queue.get_or_insert_default()
     }
 
     fn site(&mut self, endpoint: usize) -> &mut Site {

@@ -6,7 +6,7 @@ use crate::{
     classify::Failure,
     config::OnDeadline,
     error::{Error, JobState},
-    jobs::{Piece, Reply, Word, flat_error},
+    jobs::{Piece, Reply, Word, flat_error, if_jobs},
     message::{Headers, ResponseHead},
     native::{self, Verb},
     provider::runpod,
@@ -146,7 +146,8 @@ impl Call {
     pub(super) fn server_timing(&mut self, now: Instant) -> String {
         self.note_job();
         let mut timing = format!("fairlead;dur={}, attempts;desc=\"{}\"", now.since(self.order.arrived), self.started);
-        let JobState { delay_time, execution_time, worker_id, .. } = &self.job;
+        let Some(job) = &self.job else { return timing };
+        let JobState { delay_time, execution_time, worker_id, .. } = &**job;
         for (name, ms) in [("queue", delay_time), ("execution", execution_time)] {
             if let Some(ms) = ms {
                 timing.push_str(&format!(", {name};dur={ms}"));
@@ -164,17 +165,18 @@ impl Call {
         let errand = self.order.ask.errand.as_ref();
         if let Some(job) = self.attempts.iter().rev().find_map(|attempt| Some(&attempt.job.as_deref()?.job)) {
             let facts = job.facts();
-            self.job = errand.map_or_else(JobState::default, |errand| errand.state(facts, job.kept()));
-            self.job.delay_time = facts.delay_ms;
-            self.job.execution_time = facts.execution_ms;
-            self.job.worker_id = facts.worker.clone();
+            let mut state = errand.map_or_else(JobState::default, |errand| errand.state(facts, job.kept()));
+            state.delay_time = facts.delay_ms;
+            state.execution_time = facts.execution_ms;
+            state.worker_id = facts.worker.clone();
+            self.job = if_jobs(Box::new(state));
         }
     }
 
     /// An error as the client of a job gets it.
     pub(super) fn with_job(&self, mut error: Error) -> Error {
-        if self.order.ask.errand.is_some() && self.job != JobState::default() {
-            error.job = Some(Box::new(self.job.clone()));
+        if self.order.ask.errand.is_some() {
+            error.job = self.job.clone().filter(|job| **job != JobState::default());
         }
         error
     }

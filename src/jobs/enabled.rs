@@ -25,6 +25,7 @@ mod choice {
 
 #[cfg(not(feature = "jobs"))]
 mod choice {
+    use serde::{Serialize, Serializer};
     use std::{
         convert::Infallible,
         marker::PhantomData,
@@ -46,6 +47,12 @@ mod choice {
     /// Never called.
     pub fn pointer<P>(held: IfJobs<P>) -> P {
         match held.0 {}
+    }
+
+    impl<P> Serialize for IfJobs<P> {
+        fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            match self.0 {}
+        }
     }
 
     impl<P: Deref> Deref for IfJobs<P> {
