@@ -3,7 +3,7 @@
 use super::{Call, Emit, Output, attempt::Voice, choice::Plan};
 use crate::{
     classify::{Failure, JobFailure, Told, Verdict},
-    config::OnDeadline,
+    config::{OnDeadline, Provider},
     event::Event,
     jobs::pointer,
     message::Headers,
@@ -91,7 +91,13 @@ impl Call {
             Failure::Job(failure) if **failure == JobFailure::Unknown => self.fail(now, &native::not_found()),
             // The endpoint's own answer to the caller's own mistake.
             Failure::Status { head, body: Some(body) } if !self.committed && Failure::is_refusal(head.status) => {
-                self.pass_on(now, head.status, vllm::returned(&head.headers), body);
+                let target = self.order.model.targets.get(self.last_target);
+                // Behind a gateway it is what the gateway has passed on.
+                let headers = match target.map(|target| target.endpoint.provider) {
+                    Some(Provider::Fairlead) => fairlead::returned(&head.headers),
+                    _ => vllm::returned(&head.headers),
+                };
+                self.pass_on(now, head.status, headers, body);
                 self.end(now, true, &format!("upstream_{}", head.status), None);
             }
             Failure::Told(told)

@@ -352,7 +352,10 @@ fn an_endpoints_name_fits_into_a_header_field() {
     };
     assert_eq!(named("gpu é 1"), Vec::<String>::new());
     for name in ["服务器", "a\nb"] {
-        assert_eq!(named(name), ["endpoints[0].name: stands in header fields, which hold no characters beyond Latin-1"]);
+        assert_eq!(
+            named(name),
+            ["endpoints[0].name: stands in header fields, which hold no characters beyond Latin-1"]
+        );
     }
 }
 

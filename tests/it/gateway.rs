@@ -85,6 +85,16 @@ fn what_a_gateway_says_of_its_failure_is_passed_on_as_it_is() {
 }
 
 #[test]
+fn what_a_gateway_passes_on_comes_with_who_has_answered_it() {
+    let fields = [("x-fairlead-endpoint", "a"), ("x-fairlead-attempts", "3")];
+    let record = World::new().endpoint("e", [answers(400, &fields, r#"{"error":"in vLLM's words"}"#)]).run(chat());
+    assert_eq!((record.status(), record.outcome()), (400, "upstream_400"));
+    for (name, value) in fields {
+        assert_eq!(record.header(name), Some(value));
+    }
+}
+
+#[test]
 fn a_gateways_refusal_of_the_caller_is_the_callers_affair() {
     for (status, code) in
         [(401, "invalid_api_key"), (403, "forbidden"), (404, "model_not_found"), (429, "rate_limited")]
