@@ -31,7 +31,6 @@ export function makeFetch(transport: Transport, own: Fetch | undefined): FetchLi
     const route = method === 'POST' ? routeOf(url) : undefined;
     if (!route) return passOn(transport, own, input, init, signal);
 
-    // Not by `request.body`, which Firefox does not have.
     const source = request && init.body === undefined ? request : new Response(init.body);
     const headers = new Headers(init.headers ?? request?.headers);
     const type = source.headers.get('content-type'); // a form's boundary is known only now
@@ -39,7 +38,7 @@ export function makeFetch(transport: Transport, own: Fetch | undefined): FetchLi
     // A key is for the server that it was written for: of endpoints each has its own, and so has this client.
     if (!transport.setup.baseURL || transport.hasKey) for (const name of KEYS) headers.delete(name);
     try {
-      const body = new Uint8Array(await until(source.arrayBuffer(), signal));
+      const body = new Uint8Array(await bytesOf(source, signal));
       const answer = await transport.send(route, body, transport.withDefaults(headers), { signal }, arrived);
       // They speak of bytes as they came from the endpoint.
       for (const name of ['content-encoding', 'content-length']) answer.headers.delete(name);
@@ -133,6 +132,14 @@ function asFetch(error: unknown): unknown {
   if (error instanceof AbortError) return error.cause;
   if (error instanceof FairleadError) return new DOMException(error.message, 'TimeoutError');
   return error instanceof Error ? error : new TypeError('The connection broke.', { cause: error });
+}
+
+/** All of a request's body. Whoever leaves lets go of it, but where it is not to be had as a stream: Firefox has no `Request.body`. */
+async function bytesOf(source: Request | Response, signal: AbortSignal | null | undefined): Promise<ArrayBuffer> {
+  // One that was used would be read as an empty one.
+  const isStream = signal && source.body && !source.bodyUsed;
+  const body = isStream ? new Response(source.body.pipeThrough(new TransformStream(), { signal })) : source;
+  return until(body.arrayBuffer(), signal);
 }
 
 /** A promise, for no longer than the signal allows. */

@@ -150,11 +150,25 @@ describe('it fails', () => {
       if (!controller.signal.aborted) controller.abort(reason);
       assert.equal(await call, reason);
     }
-    const stuck = new AbortController();
-    const call = failureOf(ai.fetch(CHAT, { method: 'POST', body: new ReadableStream({ pull: never }), duplex: 'half', signal: stuck.signal }));
-    await tick();
-    stuck.abort(reason);
-    assert.equal(await call, reason);
+  });
+
+  it('and lets go of the body that it was reading', async () => {
+    const world = script(() => whole(200, {}));
+    const reason = new Error('mine');
+    const inits = { 'a body': (init) => [CHAT, init], 'a Request': (init) => [new Request(CHAT, init)] };
+    for (const [name, args] of Object.entries(inits)) {
+      const stuck = new AbortController();
+      let cancelled;
+      const body = new ReadableStream({ pull: never, cancel: (why) => (cancelled = why) });
+      const call = failureOf(make().ai.fetch(...args({ method: 'POST', body, duplex: 'half', signal: stuck.signal })));
+      await tick();
+      stuck.abort(reason);
+      assert.deepEqual([await call, (await tick(), cancelled)], [reason, reason], name);
+    }
+    const request = new Request(CHAT, { method: 'POST', body: BODY, signal: new AbortController().signal });
+    await make().ai.fetch(request);
+    await assert.rejects(make().ai.fetch(request), TypeError);
+    assert.deepEqual(world.calls.map(({ bytes }) => text(bytes)), [BODY]);
   });
 
   it('in the middle of a stream, both ways', async () => {
