@@ -53,13 +53,16 @@ export function makeFetch(transport: Transport, own: Fetch | undefined): FetchLi
   };
 }
 
-/** Which route of the core a URL stands for. The client never chooses an address: only what lies below `baseURL` is its. */
+/**
+ * Which route of the core a URL stands for. The client never chooses an address: only what lies below `baseURL` is its. In
+ * front of endpoints there is none to be below, and `/v1/` alone tells a model's server from others.
+ */
 function router(baseURL: string | undefined): (url: string) => string | undefined {
   const place = (url: string) => {
     const { origin, pathname } = new URL(url, typeof location === 'object' ? location.href : undefined);
     return { origin, pathname };
   };
-  if (!baseURL) return (url) => ROUTES.find((route) => place(url).pathname.endsWith(route));
+  if (!baseURL) return (url) => ROUTES.find((route) => route.startsWith('/v1/') && place(url).pathname.endsWith(route));
   const root = baseURL.replace(/\/v1$/, '');
   const urls = new Map(ROUTES.map((route) => [route.startsWith('/v1') ? baseURL + route.slice(3) : root + route, route]));
   return (url) => {

@@ -118,6 +118,9 @@ describe('a request for one of the core’s routes', () => {
     await post(plain, 'https://gpu.example.com/api/chat/completions');
     await post(new Fairlead({ endpoints: [A] }), 'https://anything.example.com/x/v1/embeddings');
     assert.deepEqual(world.calls.slice(3).map(({ path }) => path), ['/v1/chat/completions', '/v1/embeddings']);
+    const direct = make({ baseURL: undefined, endpoints: [A] });
+    for (const url of ['https://other.example.com/api/tokenize', 'https://other.example.com/classify']) await post(direct.ai, url);
+    assert.deepEqual([world.calls.length, direct.requests.length], [5, 2]);
   });
 });
 
