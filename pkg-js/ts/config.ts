@@ -24,7 +24,8 @@ export interface Setup {
   timeout: number;
 }
 
-const DEFAULT_TIMEOUT = 300_000;
+/** As in src/policy.rs, by preset. */
+const DEADLINES = { none: 300_000, simple: 60_000, code: 180_000, document: 600_000, reasoning: 1_800_000 };
 
 /** @throws TypeError that names every option that is wrong */
 export function setUp(options: FairleadOptions): Setup {
@@ -65,7 +66,7 @@ export function setUp(options: FairleadOptions): Setup {
     baseURL: resolve(baseURL),
     policies: new Set(['default', ...Object.keys(policies)]),
     models: endpoints && entries.map(({ name }) => name).filter((name) => name !== '*'),
-    timeout: policies['default']?.deadlineMs ?? timeout ?? DEFAULT_TIMEOUT,
+    timeout: policies['default']?.deadlineMs ?? timeout ?? DEADLINES[policies['default']?.preset ?? 'none'],
   };
 }
 

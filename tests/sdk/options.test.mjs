@@ -138,6 +138,16 @@ describe('options become CONFIG', () => {
     assert.doesNotMatch(config, /"k"/);
   });
 
+  it('and the time of what does not go through the core is that of the policy', () => {
+    const time = (more) => setUp({ ...GATEWAY, ...more }).timeout;
+    const preset = (preset, more) => ({ policies: { default: { preset, ...more } } });
+    assert.deepEqual(
+      [{}, preset(), preset('simple'), preset('code'), preset('document'), preset('reasoning')].map(time),
+      [300_000, 300_000, 60_000, 180_000, 600_000, 1_800_000],
+    );
+    assert.deepEqual([{ timeout: 5, ...preset('simple') }, preset('simple', { deadlineMs: 6 })].map(time), [5, 6]);
+  });
+
   it('of endpoints', () => {
     const { config, secrets } = setUp({
       endpoints: [A, { ...A, name: 'b', provider: 'runpod', mode: 'load_balancer', apiKey: 'kb', maxConcurrency: 2, maxExecutionMs: 9000 }],
