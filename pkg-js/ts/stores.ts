@@ -10,8 +10,8 @@ import { after, inBrowser, listen } from './platform.js';
 const NAME = 'fairlead';
 const TABLE = 'records';
 const PREFIX = 'breaker:v1:';
-/** A database that has not opened by then is taken for one that never will: a browser may just say nothing. */
-const OPEN_MS = 1000;
+/** A database that has not opened or answered by then is taken for one that never will: a browser may just say nothing. */
+const PATIENCE_MS = 1000;
 
 /** A store with a beginning and an end. */
 export interface OpenStore extends RecordStore {
@@ -163,12 +163,20 @@ function database(changed: (key: string) => void): OpenStore {
         const transaction = handle.transaction(TABLE, mode);
         const request = ask(transaction.objectStore(TABLE));
         return await new Promise((resolve, reject) => {
-          transaction.oncomplete = () => resolve(request.result);
-          transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
+          const stop = after(PATIENCE_MS, () => reject(new Error('The database did not answer.')));
+          transaction.oncomplete = () => {
+            stop();
+            resolve(request.result);
+          };
+          transaction.onabort = transaction.onerror = () => {
+            stop();
+            reject(transaction.error ?? request.error);
+          };
         });
       } catch (error) {
-        // Closed under our feet: once more with a new one.
+        handle.close();
         opened = undefined;
+        // Closed under our feet: once more with a new one.
         if (last || (error as DOMException | null)?.name !== 'InvalidStateError') throw error;
       }
     }
@@ -195,7 +203,7 @@ function database(changed: (key: string) => void): OpenStore {
 function openDatabase(factory: IDBFactory, gone: () => void): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
     let isLate = false;
-    const stop = after(OPEN_MS, () => {
+    const stop = after(PATIENCE_MS, () => {
       isLate = true;
       reject(new Error('The database did not open.'));
     });

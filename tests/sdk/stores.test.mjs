@@ -6,7 +6,7 @@ import { globals, openStore, page, tick } from './face.mjs';
 
 const KEY = 'breaker:v1:gateway:*';
 
-/** An IndexedDB of one table. What `trouble` names goes wrong: `open`, `silent`, `transaction`, `put`. */
+/** An IndexedDB of one table. What `trouble` names goes wrong: `open`, `silent`, `put`, `hang`. */
 function database() {
   const db = { records: new Map(), opened: 0, closed: 0, trouble: undefined, handle: undefined };
   const later = (act) => queueMicrotask(act);
@@ -34,6 +34,7 @@ function database() {
               const transaction = { error: null };
               const finish = (request) => {
                 later(() => {
+                  if (db.trouble === 'hang') return;
                   if (db.trouble === 'put') {
                     transaction.error = new DOMException('full', 'QuotaExceededError');
                     transaction.onabort({});
@@ -155,6 +156,22 @@ describe('records are kept', () => {
     t.mock.timers.tick(1000);
     assert.equal(await got, undefined);
     await worksAs(store, 'localstorage');
+  });
+
+  it('in localStorage where IndexedDB opens and never answers', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const db = database();
+    db.trouble = 'hang';
+    browser(t, { indexedDB: db.factory, localStorage: storage() });
+    const store = openStore(undefined, () => {});
+    const put = store.put(KEY, 'x');
+    await tick();
+    t.mock.timers.tick(999);
+    await tick();
+    assert.equal(store.kind, 'indexeddb');
+    t.mock.timers.tick(1);
+    await put;
+    assert.deepEqual([await store.get(KEY), store.kind, (await tick(), db.closed)], ['x', 'localstorage', 1]);
   });
 
   const refusals = {
