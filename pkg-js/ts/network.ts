@@ -8,13 +8,15 @@ import { after, inBrowser, isOffline } from './platform.js';
 const OFFLINE_MS = 10_000;
 /** How long a server has to answer when it is only asked whether it is there. */
 const PROBE_MS = 3000;
+/** How long a server is taken for one that is there, after it was seen to be. */
+const BLOCKED_MS = 60_000;
 
 export class Network {
   readonly #own: Fetch | undefined;
   /** Origins that have let this page read an answer. */
   readonly #readable = new Set<string>();
-  /** Origins that have answered, but not for this page to read. */
-  readonly #blocked = new Set<string>();
+  /** Origins that have answered, but not for this page to read, and when that was. */
+  readonly #blocked = new Map<string, number>();
   readonly #probes = new Map<string, Promise<boolean>>();
 
   constructor(own: Fetch | undefined) {
@@ -45,11 +47,11 @@ export class Network {
     const origin = originOf(url);
     if (this.#own || !(error instanceof TypeError) || !inBrowser() || origin === location.origin) return error;
     if (this.#readable.has(origin)) return error;
-    if (this.#blocked.has(origin) || isMixed(url)) return 'blocked';
+    if (Date.now() - (this.#blocked.get(origin) ?? -Infinity) < BLOCKED_MS || isMixed(url)) return 'blocked';
     const isBlocked = await this.#probe(origin, url, headers);
     // Meanwhile another request may have been answered.
     if (!isBlocked || this.#readable.has(origin)) return error;
-    this.#blocked.add(origin);
+    this.#blocked.set(origin, Date.now());
     return 'blocked';
   }
 

@@ -62,6 +62,23 @@ describe('a request that a page sends', () => {
     assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
   });
 
+  it('was blocked for a minute; then the server may have died', async (t) => {
+    page(t);
+    t.mock.timers.enable({ apis: ['Date', 'setTimeout'] });
+    let isThere = true;
+    const { network: net, requests } = network(t, (init) => (isProbe(init) && isThere ? opaque : Promise.reject(DEAD)));
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    isThere = false;
+    t.mock.timers.setTime(59_999);
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    assert.equal(requests.filter(isProbe).length, 1);
+    t.mock.timers.setTime(60_000);
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), DEAD);
+    isThere = true;
+    assert.equal(await failureOf(net.fetch(URL_, INIT)), 'blocked');
+    assert.equal(requests.filter(isProbe).length, 3);
+  });
+
   it('failed where nobody answers', async (t) => {
     page(t);
     const { network: net, requests } = network(t, () => Promise.reject(DEAD));
