@@ -231,15 +231,18 @@ export function answerOf({ status, headers, body }: Response, flight: Flight): A
 /** The same kind of body, however it came. */
 export const bodyOf = ({ body }: Answer): Handoff => (ArrayBuffer.isView(body) ? atOnce(body) : body);
 
+/** More than any gateway makes for a call; what is beyond was not counted by one. */
+const MOST_ATTEMPTS = 1000;
+
 function infoOf({ status, headers }: Answer): ResponseInfo {
   const field = (name: string) => headers.get(name) ?? undefined;
-  const attempts = Number(field('x-fairlead-attempts') ?? NaN);
+  const attempts = Number(field('x-fairlead-attempts') || NaN);
   return {
     status,
     headers,
     requestId: field('x-request-id'),
     endpoint: field('x-fairlead-endpoint'),
-    attempts: Number.isNaN(attempts) ? undefined : attempts,
+    attempts: Number.isInteger(attempts) && attempts >= 0 && attempts <= MOST_ATTEMPTS ? attempts : undefined,
   };
 }
 

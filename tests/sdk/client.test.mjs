@@ -180,6 +180,15 @@ describe('a failure is an error of its class', () => {
     assert.deepEqual(await Promise.all(fields.map(told)), [1500, 0, 86_400_000, 86_400_000, 0, undefined, undefined]);
   });
 
+  it('and attempts are a number that can have been counted', async () => {
+    const told = async (field) => {
+      script(() => whole(503, {}, { 'x-fairlead-attempts': field }));
+      return (await failureOf(make().chat.completions.create(REQUEST))).attempts;
+    };
+    const fields = ['0', '1000', '', '-1', '1.5', '1001', '1e9', 'Infinity', 'many'];
+    assert.deepEqual(await Promise.all(fields.map(told)), [0, 1000, ...Array(7).fill(undefined)]);
+  });
+
   it('what CORS blocked will be blocked again', async () => {
     script(() => whole(502, { error: { message: 'm', code: 'upstream_unreachable', param: 'cors' } }));
     const error = await failureOf(make().chat.completions.create(REQUEST));
