@@ -51,7 +51,7 @@ class Choice {
 /** The fields of a piece that matter here; each may be absent or of another kind. */
 interface Piece {
   type?: string;
-  choices?: PieceChoice[];
+  choices?: (PieceChoice | null)[];
   usage?: Usage | null;
   delta?: string;
   output_index?: number;
@@ -66,7 +66,7 @@ interface PieceChoice {
     reasoning?: string | null;
     reasoning_content?: string | null;
     refusal?: string | null;
-    tool_calls?: { index?: number; id?: string | null; function?: { name?: string | null; arguments?: string | null } }[] | null;
+    tool_calls?: ({ index?: number; id?: string | null; function?: { name?: string | null; arguments?: string | null } } | null)[] | null;
   };
   finish_reason?: string | null;
 }
@@ -109,7 +109,7 @@ export class Tally {
     if (typeof value !== 'object' || value === null) return;
     const piece = value as Piece;
     if (Array.isArray(piece.choices)) {
-      for (const choice of piece.choices) this.#addChoice(choice);
+      for (const choice of objects(piece.choices)) this.#addChoice(choice);
       if (piece.usage) this.#addUsage(piece.usage);
     } else if (typeof piece.type === 'string') {
       this.#addEvent(piece.type, piece);
@@ -130,7 +130,7 @@ export class Tally {
       const thought = delta.reasoning ?? delta.reasoning_content;
       if (thought) this.#grow(choice, index, 'reasoning', thought);
       if (delta.refusal) this.#grow(choice, index, 'refusal', delta.refusal);
-      for (const call of delta.tool_calls ?? []) {
+      for (const call of objects(delta.tool_calls)) {
         this.#addCall(choice, index, call.index ?? 0, call.id, call.function?.name, call.function?.arguments);
       }
     }
@@ -210,6 +210,10 @@ export class Tally {
     return choice;
   }
 }
+
+/** Those of a list that are any: what a server gets wrong in one place must not cost the answer. */
+const objects = <T>(list: readonly (T | null)[] | null | undefined): T[] =>
+  Array.isArray(list) ? list.filter((item) => typeof item === 'object' && item !== null) : [];
 
 /** Whether an event of the Responses API is the last. */
 export const isEnd = (type: unknown): boolean =>

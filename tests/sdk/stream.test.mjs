@@ -364,6 +364,16 @@ describe('the events of a stream', () => {
     assert.deepEqual(calls.map(({ error }) => error?.name), [undefined, 'SyntaxError', undefined]);
   });
 
+  it('leave out what is no call of a tool', async () => {
+    const odd = [{}, [null], ['x', 5], 'x', true, null];
+    const { stream } = await open([
+      data({ choices: [null, 'x'] }), ...chat(...odd.map((calls) => ({ content: 'a', tool_calls: calls })), { tool_calls: [null, ...tool(0, 'id-0', 'now', '{}').tool_calls] }),
+    ]);
+    const events = await all(stream.events());
+    assert.deepEqual(events.filter(({ type }) => type === 'tool_call').map(({ id, name }) => [id, name]), [['id-0', 'now']]);
+    assert.equal(events.at(-1).text, 'aaaaaa');
+  });
+
   it('tell choices apart', async () => {
     const { stream } = await open([
       data({ choices: [{ index: 1, delta: word('b') }, { index: 0, delta: word('a') }] }), data({ choices: [{ index: 1, delta: {}, finish_reason: 'length' }] }), data('[DONE]'),
