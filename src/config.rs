@@ -15,6 +15,11 @@ pub type List<T> = Vec<Option<T>>;
 /// An object whose keys are names.
 pub type Named<T> = Vec<(String, T)>;
 
+/// What has this name.
+pub(crate) fn named<'a, T>(list: &'a [(String, T)], name: &str) -> Option<&'a T> {
+    list.iter().find(|(other, _)| other == name).map(|(_, item)| item)
+}
+
 /// Structures of `CONFIG`, each field of which may be absent.
 macro_rules! forms {
     ($($(#[$about:meta])* pub struct $form:ident { $($field:ident: $type:ty,)* })*) => {$(

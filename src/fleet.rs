@@ -10,15 +10,12 @@ use crate::{
     quota::Quota,
     time::Instant,
 };
-use std::collections::BTreeMap;
 
 /// The shared state of all endpoints, by their place in `CONFIG`.
 #[derive(Debug, Default)]
 pub struct Fleet {
     sites: Vec<Site>,
     turns: Tickets,
-    /// Before each endpoint, by its place and that of the entry of `models`.
-    gates: BTreeMap<(usize, usize), Gate>,
     shared: Option<Shared>,
     patient: bool,
 }
@@ -41,6 +38,8 @@ struct Site {
     /// Made when the first job is.
     queue: Option<Box<Queue>>,
     load: Load,
+    /// Before each entry of `models`, by its place.
+    gates: Vec<(usize, Gate)>,
     /// Before all entries: it opens by an operator's word alone.
     isolation: Gate,
 }
@@ -156,13 +155,19 @@ impl Fleet {
 
     /// A breaker and its news.
     pub fn gate(&mut self, which: Which) -> &mut Gate {
-        let Some(entry) = which.entry else { return &mut self.site(which.endpoint).isolation };
         let elects = self.shared.is_some_and(|shared| shared.elects);
-        self.gates.entry((which.endpoint, entry)).or_insert_with(|| {
+        let site = self.site(which.endpoint);
+        let Some(entry) = which.entry else { return &mut site.isolation };
+        let known = site.gates.iter().position(|(other, _)| *other == entry);
+        let place = known.unwrap_or_else(|| {
             let mut gate = Gate::default();
             gate.breaker.elects(elects);
-            gate
-        })
+            site.gates.push((entry, gate));
+            site.gates.len().saturating_sub(1)
+        });
+        // Just found, or just put there.
+        #[expect(clippy::indexing_slicing, reason = "the lines above make sure that it is there")]
+        &mut site.gates[place].1
     }
 
     /// The retry budget of this endpoint.

@@ -4,12 +4,12 @@ mod check;
 
 use crate::{
     access::{self, Client},
-    config::{Mistake, Mode, Provider, Strategy},
+    config::{Mistake, Mode, Named, Provider, Strategy, named},
     error::{Code, Error},
     policy::Policy,
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt, rc::Rc};
+use std::{fmt, rc::Rc};
 
 /// Everything that `CONFIG` says.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Settings {
     /// What clients may ask for.
     pub models: Vec<Rc<Model>>,
     /// By name.
-    pub policies: BTreeMap<String, Rc<Policy>>,
+    pub policies: Named<Rc<Policy>>,
     /// Who may come in.
     pub clients: Vec<Client>,
     /// Whether everybody may.
@@ -159,9 +159,15 @@ impl Settings {
         named(name).filter(|_| name != "*").or_else(|| named("*"))
     }
 
+    /// The policy of this name.
+    pub fn policy(&self, name: &str) -> Option<&Rc<Policy>> {
+        named(&self.policies, name)
+    }
+
     /// The largest body that any policy takes.
     pub fn max_request_bytes(&self) -> u64 {
-        let policies = self.policies.values().chain(self.models.iter().map(|model| &model.policy));
+        let policies =
+            self.policies.iter().map(|(_, policy)| policy).chain(self.models.iter().map(|model| &model.policy));
         policies.map(|policy| policy.max_request_bytes).max().unwrap_or(0)
     }
 
@@ -246,7 +252,7 @@ impl Settings {
             return Err(Error::new(Code::Forbidden, message));
         }
         let policy = match wanted {
-            None => self.policies.get(DEFAULT_POLICY).cloned().unwrap_or_default(),
+            None => self.policy(DEFAULT_POLICY).cloned().unwrap_or_default(),
             Some(name) => Rc::clone(self.wanted_policy(client, name)?),
         };
         let policy = if once { Rc::new(Policy { max_attempts: 1, ..(*policy).clone() }) } else { policy };
@@ -268,7 +274,7 @@ impl Settings {
                 format!("Your key may not ask for the policy `{}`: `clients[].policies` must name it.", shorten(name));
             return Err(Error::new(Code::Forbidden, message).with_param("x-fairlead-policy"));
         }
-        self.policies.get(name).ok_or_else(|| {
+        self.policy(name).ok_or_else(|| {
             let message = format!("No policy of this gateway is called `{}`.", shorten(name));
             Error::new(Code::InvalidRequest, message).with_param("x-fairlead-policy")
         })

@@ -4,14 +4,14 @@ use super::{DEFAULT_POLICY, Endpoint, Environment, Model, Reading, Secret, Setti
 use crate::{
     access::{self, Client},
     config::{
-        self, ClientConfig, Config, EndpointConfig, List, Mistake, Mode, ModelConfig, OnDeadline, PolicyConfig,
-        Provider, Resume, Strategy, TargetConfig,
+        self, ClientConfig, Config, EndpointConfig, List, Mistake, Mode, ModelConfig, Named, OnDeadline, PolicyConfig,
+        Provider, Resume, Strategy, TargetConfig, named,
     },
     jobs,
     policy::Policy,
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, rc::Rc};
+use std::rc::Rc;
 
 /// Reads and validates `CONFIG`.
 pub(super) fn read(parts: impl IntoIterator<Item = (String, Value)>, environment: &dyn Environment) -> Reading {
@@ -50,13 +50,13 @@ struct Declared {
 impl Check<'_> {
     fn settings(&mut self, config: &Config) -> Settings {
         let endpoints = self.endpoints(&config.endpoints);
-        // One by one: to collect a map would bring a sort into the Worker.
-        let mut policies = BTreeMap::new();
-        for (name, policy) in &config.policies {
-            policies.insert(name.clone(), Rc::new(self.policy(name, policy)));
-        }
+        let policies = config.policies.iter();
+        let mut policies: Named<_> =
+            policies.map(|(name, policy)| (name.clone(), Rc::new(self.policy(name, policy)))).collect();
         // There without being written out.
-        policies.entry(DEFAULT_POLICY.to_owned()).or_default();
+        if named(&policies, DEFAULT_POLICY).is_none() {
+            policies.push((DEFAULT_POLICY.to_owned(), Rc::default()));
+        }
         let models = self.models(&config.models, &endpoints, &policies);
         let clients = self.clients(config, &models, &policies, &endpoints);
         if config.open && config.clients.is_some() {
@@ -209,7 +209,7 @@ impl Check<'_> {
         &mut self,
         list: &List<ModelConfig>,
         endpoints: &[Declared],
-        policies: &BTreeMap<String, Rc<Policy>>,
+        policies: &Named<Rc<Policy>>,
     ) -> Vec<Rc<Model>> {
         let names = self.names("models", list, |model| model.name.as_ref());
         let mut models = Vec::new();
@@ -217,10 +217,10 @@ impl Check<'_> {
             let Some(model) = model else { continue };
             let path = format!("models[{index}]");
             let wanted = model.policy.as_deref().unwrap_or(DEFAULT_POLICY);
-            if !policies.contains_key(wanted) {
+            if named(policies, wanted).is_none() {
                 self.mistake(format!("{path}.policy"), format!("names `{wanted}`, which is not in `policies`"));
             }
-            let policy = policies.get(wanted).cloned().unwrap_or_default();
+            let policy = named(policies, wanted).cloned().unwrap_or_default();
             let strategy = model.strategy.unwrap_or_default();
             let targets = self.targets(&path, &model.targets, endpoints, strategy);
             models.push(Rc::new(Model { name, index: Some(index), strategy, targets, policy }));
@@ -269,7 +269,7 @@ impl Check<'_> {
         &mut self,
         config: &Config,
         models: &[Rc<Model>],
-        policies: &BTreeMap<String, Rc<Policy>>,
+        policies: &Named<Rc<Policy>>,
         endpoints: &[Declared],
     ) -> Vec<Client> {
         let Some(list) = &config.clients else { return Vec::new() };
@@ -287,7 +287,7 @@ impl Check<'_> {
             let allowed =
                 client.models.as_ref().map(|list| self.references(&format!("{path}.models"), list, "models", is_model));
             let asked = self.references(&format!("{path}.policies"), &client.policies, "policies", |name| {
-                policies.contains_key(name)
+                named(policies, name).is_some()
             });
             let runpod = self.references(&format!("{path}.runpod"), &client.runpod, "endpoints", is_endpoint);
             for (index, name) in (0usize..).zip(&runpod) {

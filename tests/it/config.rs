@@ -69,8 +69,8 @@ fn a_full_example_is_read_without_a_mistake() {
         assert_eq!(qwen.targets[0].endpoint.root, "https://a100.example.com");
         assert_eq!(qwen.targets[0].model.as_deref(), Some("Qwen/Qwen2.5-7B-Instruct"));
         assert_eq!(settings.model("anything else").unwrap().name, "*");
-        assert_eq!(settings.policies["chat-ui"].idle_ms, 8000);
-        assert_eq!(settings.policies["chat-ui"].first_token_ms, 15_000);
+        assert_eq!(settings.policy("chat-ui").unwrap().idle_ms, 8000);
+        assert_eq!(settings.policy("chat-ui").unwrap().first_token_ms, 15_000);
         assert_eq!(settings.origins, ["https://app.example.com"]);
         assert!(settings.admin_key.is_some() && !settings.open);
     }
