@@ -176,6 +176,11 @@ impl<R: Runtime> Body<R> {
         self.over = true;
     }
 
+    /// Whether the call's time is over.
+    pub fn is_late(&self) -> bool {
+        self.runtime.now() >= self.call.deadline()
+    }
+
     /// Until it is polled again, the client takes its time, which is no sleep of the host's.
     fn rest(&mut self) {
         self.call.pause(self.runtime.now());

@@ -46,7 +46,7 @@ extern "C" {
     fn close(this: &Writer) -> Promise;
     /// The body breaks off.
     #[wasm_bindgen(method)]
-    fn abort(this: &Writer, reason: &JsValue) -> Promise;
+    pub fn abort(this: &Writer, reason: &JsValue) -> Promise;
 }
 
 /// Shows a chunk to the core: the chunk, its length, the time, and the milliseconds that the client

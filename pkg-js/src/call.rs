@@ -26,7 +26,7 @@ use js_sys::{Array, Function, Uint8Array};
 use serde::Serialize;
 use std::{cell::RefCell, rc::Rc};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
-use wasm_bindgen_futures::spawn_local;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::AbortSignal;
 
 #[wasm_bindgen]
@@ -195,7 +195,12 @@ async fn brought(opened: Opened<PageRuntime>, request_id: &str, bell: Rc<Bell>) 
     spawn_local(async move {
         let pump = Pump::new(body, handoff.unchecked_into::<Writer>());
         let whole = bring(first, &pump).await;
-        pump.end(whole).await;
+        if !whole && pump.body.borrow().is_late() {
+            // Whoever reads only now hears why there is no more; the words of the core itself waited for him in vain.
+            let _ = JsFuture::from(pump.writer.abort(&JsValue::from_str(Code::DeadlineExceeded.as_str()))).await;
+        } else {
+            pump.end(whole).await;
+        }
         drop(pump);
         bell.ring();
     });

@@ -59,7 +59,7 @@ export interface Wishes {
 
 /** A body that comes in pieces. */
 export interface Handoff {
-  /** Rejects where the body broke off. */
+  /** Rejects where the body broke off; with `deadline_exceeded` where the call's time was over before it was read. */
   read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>;
   cancel(): void;
 }

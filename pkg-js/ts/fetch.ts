@@ -5,7 +5,7 @@ import { FairleadError, AbortError } from './errors.js';
 import type { Handoff } from './binding.js';
 import { limit, type Flight } from './calls.js';
 import type { Fetch } from './options.js';
-import { handoff } from './sources.js';
+import { handoff, LATE, late } from './sources.js';
 import { bodyOf, KEYS, type Transport } from './transport.js';
 
 /** The core's routes, as in src/api.rs. */
@@ -133,6 +133,7 @@ const isDone = (chunk: Uint8Array): boolean =>
 /** An error as `fetch` has them. */
 function asFetch(error: unknown): unknown {
   if (error instanceof AbortError) return error.cause;
+  if (error === LATE) return asFetch(late());
   if (error instanceof FairleadError) return new DOMException(error.message, 'TimeoutError');
   return error instanceof Error ? error : new TypeError('The connection broke.', { cause: error });
 }

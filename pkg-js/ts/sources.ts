@@ -124,7 +124,8 @@ export class Body<T> implements Source<T> {
       if (value) this.#cutter.feed(this.#decoder.decode(value, { stream: true }));
       if (done) this.#behind ??= this.#cutter.isWhole ? {} : { error: cutOff(this.#cutter.known) };
     } catch (error) {
-      this.#behind ??= { error: error instanceof FairleadError ? error : cutOff(this.#cutter.known, error) };
+      const known = this.#cutter.known;
+      this.#behind ??= { error: error instanceof FairleadError ? error : error === LATE ? late(known) : cutOff(known, error) };
     }
   }
 
@@ -157,6 +158,12 @@ export class Body<T> implements Source<T> {
     return END;
   }
 }
+
+/** What the core breaks a body off by whose rest was not read within the call's time. */
+export const LATE = 'deadline_exceeded';
+
+export const late = (known?: Circumstances): FairleadError =>
+  failure(LATE, "The call's time passed before all of its answer was read. Read it as it comes, or raise `timeout`.", known);
 
 const cutOff = (known?: Circumstances, cause?: unknown): FairleadError =>
   failure('stream_interrupted', 'The stream ended before its answer was whole. What arrived is incomplete; ask again.', { ...known, cause });

@@ -10,7 +10,7 @@ import { join, merge, type HeadersLike } from './headers.js';
 import { Network } from './network.js';
 import type { CallOptions, FairleadOptions } from './options.js';
 import { inOptions } from './schema.js';
-import { atOnce, Body, events, gather, handoff } from './sources.js';
+import { atOnce, Body, events, gather, handoff, LATE, late } from './sources.js';
 import { openStore, openStoreOf, type OpenStore } from './stores.js';
 import { Stream } from './stream.js';
 import type { ResponseInfo } from './types.js';
@@ -195,7 +195,9 @@ export class Transport {
     try {
       return await gather(body, flight);
     } catch (error) {
-      throw error instanceof FairleadError ? error : failure('upstream_unreachable', 'The answer broke off.', { ...known, status: undefined, cause: error });
+      if (error instanceof FairleadError) throw error;
+      const told = { ...known, status: undefined };
+      throw error === LATE ? late(told) : failure('upstream_unreachable', 'The answer broke off.', { ...told, cause: error });
     }
   }
 

@@ -139,6 +139,35 @@ describe('in front of a vLLM', () => {
     ai.close();
   });
 
+  it('tells who reads too late that the time was over', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: Date.UTC(2026, 0, 1) });
+    const chunk = new TextEncoder().encode(`data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: 'a' } }] })}\n\n`);
+    const endless = () => new ReadableStream({ pull: (controller) => controller.enqueue(chunk) });
+    const { ai } = make({ two }, {
+      timeout: 5000, fetch: async () => new Response(endless(), { headers: { 'content-type': 'text/event-stream' } }),
+    });
+    const settled = () => new Promise((resolve) => setImmediate(resolve));
+    const late = async (read) => {
+      await read();
+      // Its time, and a second more for the core's last words.
+      for (const ms of [5000, 1000]) {
+        await settled();
+        t.mock.timers.tick(ms);
+      }
+      await settled();
+      return failureOf((async () => {
+        for (;;) if ((await read()).done) return;
+      })());
+    };
+    const pieces = (await stream(ai))[Symbol.asyncIterator]();
+    const error = await late(() => pieces.next());
+    assert.deepEqual([error.name, error.code, error.endpoint, /^a+$/.test(error.partial.text)], ['TimeoutError', 'deadline_exceeded', 'two', true]);
+    const body = JSON.stringify({ model: 'm', messages: MESSAGES, stream: true });
+    const reader = (await ai.fetch('https://any.example.com/v1/chat/completions', { method: 'POST', body })).body.getReader();
+    assert.deepEqual([(await late(() => reader.read())).name], ['TimeoutError']);
+    ai.close();
+  });
+
   it('leaves when the caller does, and the endpoint sees it', async () => {
     const { ai } = make({ one });
     const controller = new AbortController();
