@@ -75,6 +75,11 @@ export function checkCall(options: CallOptions): void {
   demand([...complaints(options, CALL, ''), ...unfitHeaders(options.headers, 'headers')]);
 }
 
+/** @throws TypeError for what is no request */
+export function checkRequest(request: unknown): void {
+  if (typeof request !== 'object' || request === null || Array.isArray(request)) throw new TypeError('request must be an object');
+}
+
 /** What the core complains of in a config, in the words of the options; anything else as it is. */
 export function complaint(error: unknown, isGateway: boolean): unknown {
   try {

@@ -20,9 +20,10 @@ type FetchLike = (input: string | URL | Request, init?: RequestInit) => Promise<
 
 export function makeFetch(transport: Transport, own: Fetch | undefined): FetchLike {
   const routeOf = router(transport.setup.baseURL);
-  return async (input, init = {}) => {
+  return async (input, given) => {
     const arrived = Date.now();
-    const request = typeof input === 'object' && 'url' in input ? input : undefined;
+    const init = given ?? {};
+    const request = typeof input === 'object' && input !== null && 'url' in input ? input : undefined;
     const url = request ? request.url : String(input);
     const method = (init.method ?? request?.method ?? 'GET').toUpperCase();
     const signal = init.signal === undefined ? request?.signal : init.signal;

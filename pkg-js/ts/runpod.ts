@@ -61,9 +61,10 @@ export class RunPod {
   }
 
   /** Submits a job and waits for its result; a job that fails throws. */
-  runSync(request: RunPodRequest, { wait, keep, ...options }: RunSyncOptions = {}): Answered<RunPodJob> {
+  runSync(request: RunPodRequest, options?: RunSyncOptions): Answered<RunPodJob> {
+    const { wait, keep, ...rest } = options ?? {};
     const query = String(new URLSearchParams({ ...(wait !== undefined && { wait: String(wait) }), ...(keep && { keep: 'true' }) }));
-    return this.#transport.ask({ method: 'POST', url: `${this.#url}/runsync${query && `?${query}`}`, body: request }, options);
+    return this.#transport.ask({ method: 'POST', url: `${this.#url}/runsync${query && `?${query}`}`, body: request }, rest);
   }
 
   /** How a job stands. */

@@ -3,7 +3,7 @@
 
 import type { Handoff, Wishes } from './binding.js';
 import { Calls, Flight, limit, type Answer } from './calls.js';
-import { checkCall, GATEWAY, inWords, setUp, type Setup } from './config.js';
+import { checkCall, checkRequest, GATEWAY, inWords, setUp, type Setup } from './config.js';
 import { AbortError, errorOf, failure, FairleadError, type Circumstances } from './errors.js';
 import { Listeners } from './events.js';
 import { join, merge, type HeadersLike } from './headers.js';
@@ -72,9 +72,11 @@ export class Transport {
   }
 
   /** JSON in; JSON or a stream out. */
-  post<T>(path: string, request: { stream?: boolean | null | undefined }, options: CallOptions = {}): Answered<T> {
+  post<T>(path: string, request: { stream?: boolean | null | undefined }, given?: CallOptions | null): Answered<T> {
     const arrived = Date.now();
     return answered(async () => {
+      checkRequest(request);
+      const options = given ?? {};
       const headers = this.#headers(options);
       headers.set('content-type', 'application/json');
       const answer = await this.send(path, new TextEncoder().encode(JSON.stringify(request)), headers, options, arrived);
@@ -108,13 +110,13 @@ export class Transport {
   }
 
   /** JSON from the gateway itself, within the call's time; nothing is retried. */
-  ask<T>(errand: Errand, options: CallOptions = {}): Answered<T> {
-    return answered(async () => this.#data<T>(await this.#exchange(errand, options)));
+  ask<T>(errand: Errand, options?: CallOptions | null): Answered<T> {
+    return answered(async () => this.#data<T>(await this.#exchange(errand, options ?? {})));
   }
 
   /** Events from the gateway itself. */
-  follow<T>(errand: Errand, options: CallOptions = {}, pick?: (value: unknown) => unknown): Answered<Stream<T>> {
-    return answered(async () => this.#stream<Stream<T>>(await this.#exchange({ ...errand, accept: 'text/event-stream' }, options), pick));
+  follow<T>(errand: Errand, options?: CallOptions | null, pick?: (value: unknown) => unknown): Answered<Stream<T>> {
+    return answered(async () => this.#stream<Stream<T>>(await this.#exchange({ ...errand, accept: 'text/event-stream' }, options ?? {}), pick));
   }
 
   close(): void {
@@ -135,7 +137,9 @@ export class Transport {
     if (found) throw new TypeError(`${path} must not have ${found}: it would go to every endpoint. Each has its own apiKey`);
   }
 
-  async #exchange({ method, url, body, accept = 'application/json' }: Errand, options: CallOptions): Promise<Answer> {
+  async #exchange(errand: Errand, options: CallOptions): Promise<Answer> {
+    const { method, url, body, accept = 'application/json' } = errand;
+    if ('body' in errand) checkRequest(body);
     const headers = this.#headers(options);
     const timeout = options.timeout ?? this.setup.timeout;
     if (this.#key !== undefined && !headers.has('authorization')) headers.set('authorization', `Bearer ${this.#key}`);

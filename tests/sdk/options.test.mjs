@@ -192,6 +192,30 @@ describe('options become CONFIG', () => {
   });
 });
 
+it('a request that is none is told, and nobody is asked', async () => {
+  const world = script(() => whole(200, {}));
+  const ai = new Fairlead({ ...GATEWAY, fetch: () => assert.fail('asked') });
+  const job = ai.runpod('burst');
+  for (const request of [undefined, null, 'x', []]) {
+    const calls = [ai.chat.completions, ai.completions, ai.embeddings, ai.responses].map((api) => api.create(request));
+    for (const call of [...calls, job.run(request), job.runSync(request)]) {
+      await assert.rejects(call, { name: 'TypeError', message: 'request must be an object' });
+    }
+  }
+  assert.equal(world.calls.length, 0);
+});
+
+it('null in place of options is none', async () => {
+  const world = script(() => whole(200, {}));
+  const urls = [];
+  const ai = new Fairlead({ ...GATEWAY, fetch: async (url) => (urls.push(String(url)), Response.json({})) });
+  await ai.embeddings.create({ model: 'm', input: 'a' }, null);
+  await ai.models.list(null);
+  await ai.runpod('burst').runSync({ input: 1 }, null);
+  assert.equal((await ai.fetch('https://gateway.example.com/else', null)).status, 200);
+  assert.deepEqual([world.calls.length, urls.length], [1, 3]);
+});
+
 describe('the options of a call', () => {
   const cases = [
     ['timeout must be', { timeout: 0 }],
