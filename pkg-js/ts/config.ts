@@ -139,6 +139,10 @@ function contradictions({ baseURL, apiKey, endpoints, models, policies = {} }: F
     if (endpoint.provider === 'runpod' && (endpoint.mode ?? 'jobs') === 'jobs') {
       found.push(`endpoints[${index}].mode must be "openai" or "load_balancer": jobs need a gateway`);
     }
+    // As in src/settings/check.rs.
+    if (endpoint.provider === 'runpod' && endpoint.native && endpoint.apiKey === undefined) {
+      found.push(`endpoints[${index}].apiKey is missing: native needs it, which marks the ids of jobs with it`);
+    }
   });
   models?.forEach(({ policy = 'default', targets }, at) => {
     if (policy !== 'default' && !Object.hasOwn(policies, policy)) found.push(`models[${at}].policy names "${policy}", which is not in policies`);

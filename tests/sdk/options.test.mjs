@@ -63,6 +63,7 @@ describe('an option that is wrong is named', () => {
     ['policies.ui.breaker.maxOpenMs must be no less than openMs, 15000', { ...GATEWAY, policies: { ui: { breaker: { maxOpenMs: 5000 } } } }],
     ['policies.ui.breaker.maxOpenMs must be no less than openMs, 50', { ...GATEWAY, policies: { ui: { breaker: { openMs: 50, maxOpenMs: 49 } } } }],
     ...['sk-key\n', ' sk-key', 'sk-…'].map((apiKey) => ['apiKey must be a text that is not empty, without spaces', { ...GATEWAY, apiKey }]),
+    ['endpoints[0].apiKey is missing: native needs it', { endpoints: [{ ...A, provider: 'runpod', mode: 'openai', native: true }] }],
     ['endpoints[0].apiKey must be a text', { endpoints: [{ ...A, apiKey: 'sk-ключ' }] }],
     ['policies.ui.idle_ms is not an option', { ...GATEWAY, policies: { ui: { idle_ms: 1 } } }],
     ['defaultHeaders must not have authorization', { endpoints: [A], defaultHeaders: { Authorization: 'Bearer x' } }],
