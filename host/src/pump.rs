@@ -7,6 +7,7 @@
 use crate::exchange::{Fetch, JsChunk, JsExchange};
 use fairlead_core::{
     drive::{Body, Piece, Slow},
+    message::ResponseHead,
     runtime::{Received, Runtime},
     time::Instant,
 };
@@ -72,6 +73,33 @@ impl From<Result<JsValue, JsValue>> for Left {
             // A client that cannot be written to; or a defect, behind which nothing may go on.
             _ => Self::WriteFailed,
         }
+    }
+}
+
+/// All of a body that is at hand at once, without a byte `None`; of another the pieces that were taken before the rest.
+///
+/// An answer that does not stream comes in one piece, unless it is very large.
+pub async fn at_once<R: Runtime<Chunk = JsChunk>>(
+    head: &ResponseHead,
+    body: &mut Body<R>,
+) -> Result<Option<Uint8Array>, Vec<Piece<JsChunk>>> {
+    let mut first = Vec::new();
+    if head.headers.media_type() != "text/event-stream" {
+        for _ in 0..2 {
+            match body.next().await {
+                Some(piece) => first.push(piece),
+                None => return Ok(first.pop().and_then(bytes_of)),
+            }
+        }
+    }
+    Err(first)
+}
+
+fn bytes_of(piece: Piece<JsChunk>) -> Option<Uint8Array> {
+    match piece {
+        Piece::Bytes(bytes) => Some(Uint8Array::from(bytes.as_slice())),
+        Piece::Slice(chunk, range) => Some(chunk.slice(&range)),
+        Piece::Broken => None,
     }
 }
 
@@ -165,11 +193,7 @@ impl<R: Runtime<Chunk = JsChunk, Exchange = Fetch>> Pump<R> {
 
     /// Whether the client took it.
     pub async fn write(&self, piece: Piece<JsChunk>) -> bool {
-        let bytes = match piece {
-            Piece::Bytes(bytes) => Uint8Array::from(bytes.as_slice()),
-            Piece::Slice(chunk, range) => chunk.slice(&range),
-            Piece::Broken => return false,
-        };
+        let Some(bytes) = bytes_of(piece) else { return false };
         let written = self.writer.write(&bytes);
         let mut delivery = pin!(async { JsFuture::from(written).await.is_ok() });
         poll_fn(|context| self.body.borrow_mut().poll_deliver(context, delivery.as_mut())).await

@@ -20,7 +20,7 @@ use fairlead_host::{
     exchange::JsChunk,
     message::{SEPARATOR, join, split},
     now,
-    pump::{Progress, Pump, Writer},
+    pump::{Progress, Pump, Writer, at_once},
 };
 use js_sys::{Array, Function, Uint8Array};
 use serde::Serialize;
@@ -177,19 +177,13 @@ fn wished(policy: Rc<Policy>, wishes: &Wishes) -> Rc<Policy> {
 /// At its end those who stand in line for its place are woken: timers of hidden pages come too seldom for that.
 async fn brought(opened: Opened<PageRuntime>, request_id: &str, bell: Rc<Bell>) -> JsValue {
     let Opened { head, mut body } = opened;
-    let mut first = Vec::new();
-    if head.headers.media_type() != "text/event-stream" {
-        // An answer that does not stream comes in one piece, unless it is very large.
-        for _ in 0..2 {
-            match body.next().await {
-                Some(piece) => first.push(piece),
-                None => {
-                    bell.ring();
-                    return told(head, request_id, &first.pop().and_then(only).unwrap_or_default());
-                }
-            }
+    let first = match at_once(&head, &mut body).await {
+        Ok(bytes) => {
+            bell.ring();
+            return told(head, request_id, &bytes.unwrap_or_default());
         }
-    }
+        Err(first) => first,
+    };
     let handoff = Handoff::new();
     let answer = told(head, request_id, &handoff);
     spawn_local(async move {
@@ -220,15 +214,6 @@ async fn bring(first: Vec<Piece<JsChunk>>, pump: &Pump<PageRuntime>) -> bool {
             Progress::Whole => return true,
             Progress::Broken => return false,
         }
-    }
-}
-
-/// The only piece of a whole answer.
-fn only(piece: Piece<JsChunk>) -> Option<Uint8Array> {
-    match piece {
-        Piece::Bytes(bytes) => Some(Uint8Array::from(bytes.as_slice())),
-        Piece::Slice(chunk, range) => Some(chunk.slice(&range)),
-        Piece::Broken => None,
     }
 }
 

@@ -5,13 +5,10 @@ use crate::{
     pump::{pump, writer_of},
     runtime::WorkerRuntime,
 };
-use fairlead_core::{
-    drive::{Opened, Piece},
-    message::ResponseHead,
-};
+use fairlead_core::{drive::Opened, message::ResponseHead};
 use fairlead_host::{
-    exchange::JsChunk,
     message::{join, respond, respond_plainly},
+    pump::at_once,
 };
 use js_sys::Uint8Array;
 use wasm_bindgen::{JsValue, prelude::*};
@@ -49,34 +46,16 @@ pub fn failed(error: &JsValue) -> Response {
 /// under `wait_until`, so that a client's going is still told to the log.
 pub async fn of_call(opened: Opened<WorkerRuntime>, extra: &Extra, context: &Context) -> Result<Response, JsValue> {
     let Opened { head, mut body } = opened;
-    let mut first = Vec::new();
-    if head.headers.media_type() != "text/event-stream" {
-        // An answer that does not stream comes in one piece, unless it is very large.
-        for _ in 0..2 {
-            match body.next().await {
-                Some(piece) => first.push(piece),
-                None => {
-                    let body = first.pop().and_then(only).map_or(JsValue::NULL, Into::into);
-                    return with_body(head, extra, &body);
-                }
-            }
-        }
-    }
+    let first = match at_once(&head, &mut body).await {
+        Ok(bytes) => return with_body(head, extra, &bytes.map_or(JsValue::NULL, Into::into)),
+        Err(first) => first,
+    };
     let pipe = IdentityTransformStream::new();
     let response = with_body(head, extra, &pipe.readable())?;
     let writable = pipe.writable();
     let writer = writer_of(&writable)?;
     context.wait_until(pump(first, body, writable, writer));
     Ok(response)
-}
-
-/// The only piece of a whole answer.
-fn only(piece: Piece<JsChunk>) -> Option<Uint8Array> {
-    match piece {
-        Piece::Bytes(bytes) => Some(Uint8Array::from(bytes.as_slice())),
-        Piece::Slice(chunk, range) => Some(chunk.slice(&range)),
-        Piece::Broken => None,
-    }
 }
 
 fn with_body(head: ResponseHead, extra: &Extra, body: &JsValue) -> Result<Response, JsValue> {
