@@ -31,7 +31,7 @@ macro_rules! forms {
 
         impl Form for $form {
             fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-                let fields = reader.fields(value, &[$(name_of(stringify!($field))),*])?;
+                let fields = reader.fields(value, const { &[$(name_of(stringify!($field))),*] })?;
                 Some(Self { $($field: reader.field(fields, const { name_of(stringify!($field)) }),)* })
             }
         }
