@@ -174,7 +174,7 @@ impl Proof {
             return Seen::Error(InBand::from_json(error.get().as_bytes()));
         }
         let inner =
-            event.response.or(event.message).and_then(|object| serde_json::from_str::<Inner>(object.get()).ok());
+            event.response.or(event.message).and_then(|object| read_object::<Inner>(object.get().as_bytes()).ok());
         let told = event.usage.or(inner.and_then(|inner| inner.usage));
         if let Some(told) = told {
             // Messages tell the prompt's count first and the answer's later.
@@ -202,7 +202,7 @@ impl Proof {
 impl InBand {
     /// Reads an error object; `code` is a number in vLLM and a string in its second frontend.
     pub fn from_json(json: &[u8]) -> Self {
-        let fields: ErrorFields = serde_json::from_slice(json).unwrap_or_default();
+        let fields: ErrorFields = read_object(json).unwrap_or_default();
         let code = fields.code.map(|code| code.get().trim_matches('"').to_owned()).unwrap_or_default();
         let plain = |word: &&str| {
             (1..=64).contains(&word.len())
@@ -266,7 +266,7 @@ struct BlockDelta<'a> {
 
 impl<'a> BlockDelta<'a> {
     fn text(delta: &'a RawValue) -> Option<&'a RawValue> {
-        let Self { text, thinking, partial_json } = serde_json::from_str(delta.get()).ok()?;
+        let Self { text, thinking, partial_json } = read_object(delta.get().as_bytes()).ok()?;
         text.or(thinking).or(partial_json)
     }
 }
@@ -282,7 +282,7 @@ struct Inner {
 /// would be lost for it.
 fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
     let told = <Option<&RawValue>>::deserialize(deserializer)?;
-    Ok(told.and_then(|told| serde_json::from_str(told.get()).ok()))
+    Ok(told.and_then(|told| read_object(told.get().as_bytes()).ok()))
 }
 
 /// All that matters of `choices`, gathered without keeping any of it.

@@ -1,5 +1,6 @@
 //! What isolates tell each other about a breaker.
 
+use crate::json::read_object;
 use serde::{Deserialize, Serialize};
 
 /// The text under `breaker:v1:{endpoint}:{entry}`, and under `breaker:v1:{endpoint}` for what concerns all of an
@@ -47,7 +48,7 @@ impl Record {
         if text.len() > MAX_TEXT {
             return None;
         }
-        serde_json::from_str(text).ok()
+        read_object(text.as_bytes()).ok()
     }
 
     /// The text to put under a key.
