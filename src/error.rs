@@ -4,134 +4,99 @@
 //! a key, a prompt or an endpoint's URL, so it may be logged as it is.
 
 use crate::{api::Dialect, jobs::IfJobs};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// What went wrong, by its stable name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
+/// Codes, each with its stable name, its HTTP status, and its `error.type` in the words that the SDKs of OpenAI and
+/// Anthropic know.
+macro_rules! codes {
+    ($($(#[$meaning:meta])* $code:ident = $name:literal, $status:literal, $kind:literal;)*) => {
+        /// What went wrong, by its stable name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$meaning])* $code,)*
+        }
+
+        impl Code {
+            const ALL: &[Self] = &[$(Self::$code),*];
+
+            /// The stable name, as in `error.code`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$code => $name,)*
+                }
+            }
+
+            /// The HTTP status of an answer that is nothing but this error.
+            pub const fn status(self) -> u16 {
+                match self {
+                    $(Self::$code => $status,)*
+                }
+            }
+
+            const fn kind(self) -> &'static str {
+                match self {
+                    $(Self::$code => $kind,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
     /// The request cannot be understood.
-    InvalidRequest,
+    InvalidRequest = "invalid_request", 400, "invalid_request_error";
     /// No key, or an unknown one.
-    InvalidApiKey,
+    InvalidApiKey = "invalid_api_key", 401, "authentication_error";
     /// The key is known but may not do this.
-    Forbidden,
+    Forbidden = "forbidden", 403, "permission_error";
     /// No entry of `models` takes this name.
-    ModelNotFound,
+    ModelNotFound = "model_not_found", 404, "not_found_error";
     /// The path is not a route.
-    RouteNotFound,
+    RouteNotFound = "route_not_found", 404, "not_found_error";
     /// There is no such job, or it is another client's.
-    JobNotFound,
+    JobNotFound = "job_not_found", 404, "not_found_error";
     /// The path is a route, for another method.
-    MethodNotAllowed,
+    MethodNotAllowed = "method_not_allowed", 405, "invalid_request_error";
     /// The body is over `max_request_bytes`.
-    RequestTooLarge,
+    RequestTooLarge = "request_too_large", 413, "request_too_large";
     /// Too much at a time.
-    RateLimited,
+    RateLimited = "rate_limited", 429, "rate_limit_error";
     /// A timer of one attempt ran out; `param` names it.
-    UpstreamTimeout,
+    UpstreamTimeout = "upstream_timeout", 504, "timeout_error";
     /// The whole call ran out of time.
-    DeadlineExceeded,
+    DeadlineExceeded = "deadline_exceeded", 504, "timeout_error";
     /// No connection, or one that broke before an answer.
-    UpstreamUnreachable,
+    UpstreamUnreachable = "upstream_unreachable", 502, "api_error";
     /// An answer that cannot be used.
-    UpstreamInvalid,
+    UpstreamInvalid = "upstream_invalid", 502, "api_error";
     /// The endpoint refused the gateway's key.
-    UpstreamRejectedKey,
+    UpstreamRejectedKey = "upstream_rejected_key", 502, "api_error";
     /// The endpoint has no room.
-    UpstreamOverloaded,
+    UpstreamOverloaded = "upstream_overloaded", 503, "overloaded_error";
     /// Every endpoint that could serve the call is left alone for now.
-    CircuitOpen,
+    CircuitOpen = "circuit_open", 503, "overloaded_error";
     /// The stream ended before its answer was whole.
-    StreamInterrupted,
+    StreamInterrupted = "stream_interrupted", 502, "api_error";
     /// A job's handler raised, or its worker was lost.
-    JobFailed,
+    JobFailed = "job_failed", 502, "api_error";
     /// A job took longer than its `executionTimeout`.
-    JobTimedOut,
+    JobTimedOut = "job_timed_out", 504, "timeout_error";
     /// A job was cancelled by somebody else.
-    JobCancelled,
+    JobCancelled = "job_cancelled", 502, "api_error";
     /// A job's `ttl` passed, or its result was kept no longer.
-    JobExpired,
+    JobExpired = "job_expired", 504, "timeout_error";
     /// `CONFIG` has mistakes.
-    ConfigInvalid,
+    ConfigInvalid = "config_invalid", 500, "api_error";
     /// A defect of the gateway.
-    Internal,
+    Internal = "internal", 500, "api_error";
 }
 
 impl Code {
-    /// The stable name, as in `error.code`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid_request",
-            Self::InvalidApiKey => "invalid_api_key",
-            Self::Forbidden => "forbidden",
-            Self::ModelNotFound => "model_not_found",
-            Self::RouteNotFound => "route_not_found",
-            Self::JobNotFound => "job_not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::RequestTooLarge => "request_too_large",
-            Self::RateLimited => "rate_limited",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::UpstreamInvalid => "upstream_invalid",
-            Self::UpstreamRejectedKey => "upstream_rejected_key",
-            Self::UpstreamOverloaded => "upstream_overloaded",
-            Self::CircuitOpen => "circuit_open",
-            Self::StreamInterrupted => "stream_interrupted",
-            Self::JobFailed => "job_failed",
-            Self::JobTimedOut => "job_timed_out",
-            Self::JobCancelled => "job_cancelled",
-            Self::JobExpired => "job_expired",
-            Self::ConfigInvalid => "config_invalid",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// The HTTP status of an answer that is nothing but this error.
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::InvalidRequest => 400,
-            Self::InvalidApiKey => 401,
-            Self::Forbidden => 403,
-            Self::ModelNotFound | Self::RouteNotFound | Self::JobNotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::RequestTooLarge => 413,
-            Self::RateLimited => 429,
-            Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => 504,
-            Self::UpstreamOverloaded | Self::CircuitOpen => 503,
-            Self::ConfigInvalid | Self::Internal => 500,
-            Self::UpstreamUnreachable
-            | Self::UpstreamInvalid
-            | Self::UpstreamRejectedKey
-            | Self::StreamInterrupted
-            | Self::JobFailed
-            | Self::JobCancelled => 502,
-        }
-    }
-
-    /// `error.type`, in the words that the SDKs of OpenAI and Anthropic know.
-    const fn kind(self) -> &'static str {
-        match self {
-            Self::InvalidRequest | Self::MethodNotAllowed => "invalid_request_error",
-            Self::InvalidApiKey => "authentication_error",
-            Self::Forbidden => "permission_error",
-            Self::ModelNotFound | Self::RouteNotFound | Self::JobNotFound => "not_found_error",
-            Self::RequestTooLarge => "request_too_large",
-            Self::RateLimited => "rate_limit_error",
-            Self::UpstreamTimeout | Self::DeadlineExceeded | Self::JobTimedOut | Self::JobExpired => "timeout_error",
-            Self::UpstreamOverloaded | Self::CircuitOpen => "overloaded_error",
-            Self::UpstreamUnreachable
-            | Self::UpstreamInvalid
-            | Self::UpstreamRejectedKey
-            | Self::StreamInterrupted
-            | Self::JobFailed
-            | Self::JobCancelled
-            | Self::ConfigInvalid
-            | Self::Internal => "api_error",
-        }
+    /// The code of this name.
+    pub fn read(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|code| code.as_str() == name).copied()
     }
 }
 

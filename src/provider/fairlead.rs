@@ -66,7 +66,8 @@ fn error(json: &[u8]) -> Option<Error> {
     }
     #[derive(Deserialize)]
     struct Fields<'a> {
-        code: Code,
+        #[serde(borrow)]
+        code: Text<'a>,
         #[serde(borrow)]
         message: Text<'a>,
         #[serde(borrow, default)]
@@ -74,7 +75,7 @@ fn error(json: &[u8]) -> Option<Error> {
     }
     let Envelope { error } = read_object(json).ok()?;
     let Fields { code, message, param } = read_object(error.get().as_bytes()).ok()?;
-    let error = Error::new(code, message.0);
+    let error = Error::new(Code::read(&code.0)?, message.0);
     Some(match param {
         Some(Text(param)) => error.with_param(param),
         None => error,
