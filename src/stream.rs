@@ -20,7 +20,7 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{borrow::Cow, fmt};
 
 /// What one event means to the call.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,9 +82,9 @@ pub struct Proof {
     dialect: Dialect,
     /// How many choices must finish: `n` for each prompt.
     choices: usize,
-    /// Those that have. It grows with what arrives, for `choices` is a caller's word and may be
+    /// Those that have, in their order. It grows with what arrives, for `choices` is a caller's word and may be
     /// any number.
-    finished: BTreeSet<usize>,
+    finished: Vec<usize>,
     closed: bool,
     usage: Usage,
     /// The newest events with nothing but content, by choice.
@@ -100,7 +100,7 @@ impl Proof {
         Self {
             dialect,
             choices,
-            finished: BTreeSet::new(),
+            finished: Vec::new(),
             closed: false,
             usage: Usage::default(),
             patterns: Default::default(),
@@ -157,7 +157,11 @@ impl Proof {
         if let Some((index, text)) = text.filter(|_| finished.is_empty() && chunk.usage.is_none()) {
             self.learn(index, data, text);
         }
-        self.finished.extend(finished.into_iter().filter(|index| *index < self.choices));
+        for index in finished.into_iter().filter(|index| *index < self.choices) {
+            if let Err(place) = self.finished.binary_search(&index) {
+                self.finished.insert(place, index);
+            }
+        }
         if content { Seen::Content } else { Seen::Nothing }
     }
 
