@@ -227,7 +227,7 @@ function answered<T>(run: () => Promise<{ data: T; response: ResponseInfo }>): A
 }
 
 /** A response of the platform's as an answer. */
-export function answerOf({ status, headers, body }: Response, flight: Flight): Answer {
+function answerOf({ status, headers, body }: Response, flight: Flight): Answer {
   if (!body) flight.end();
   const content = body ? handoff(body) : new Uint8Array();
   if (!ArrayBuffer.isView(content)) flight.atEnd(() => content.cancel());
