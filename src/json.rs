@@ -1,8 +1,12 @@
 //! JSON that is looked at where it stands.
 
-use serde::{Deserialize, Deserializer, de::Visitor, forward_to_deserialize_any};
-use serde_json::de::SliceRead;
-use std::{borrow::Cow, ops::Range};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+    forward_to_deserialize_any,
+};
+use serde_json::{de::SliceRead, value::RawValue};
+use std::{borrow::Cow, fmt, ops::Range};
 
 /// Reads an object, and nothing but one.
 pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
@@ -42,4 +46,62 @@ pub(crate) fn place_of(part: &str, whole: &[u8]) -> Range<usize> {
 /// behind one would be lost.
 pub(crate) fn one_line(json: &str) -> Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
+}
+
+/// The members of one object, in their order and each as it stands; nothing but an object has any. Of a key that is
+/// there twice both are told, and the last one counts.
+pub(crate) fn members<'a>(json: &'a str) -> Option<Vec<(Cow<'a, str>, &'a RawValue)>> {
+    serde_json::from_str(json).ok().map(|Members(members)| members)
+}
+
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some((Text(key), value)) = map.next_entry()? {
+            members.push((key, value));
+        }
+        Ok(Members(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_members_of_an_object_stand_as_they_came() {
+        let json = " {\"b\": 1.50 ,\n\"a\\u0062\":[ 1,{\"x\":2} ],\"b\":\"\\ud83e\",\"\":{}} ";
+        let members = members(json).unwrap();
+        let texts: Vec<_> = members.iter().map(|(key, value)| (&**key, value.get())).collect();
+        assert_eq!(texts, [("b", "1.50"), ("ab", "[ 1,{\"x\":2} ]"), ("b", "\"\\ud83e\""), ("", "{}")]);
+        assert!(matches!(members[0].0, Cow::Borrowed(_)));
+        assert_eq!(place_of(members[1].1.get(), json.as_bytes()), 24..37);
+    }
+
+    #[test]
+    fn nothing_but_one_object_has_members() {
+        for json in
+            ["", "[]", "[[\"a\",1]]", "null", "\"{}\"", "{} {}", "{},", "{\"a\":1", "{\"a\":1,}", "{\"a\":01}", "{a:1}"]
+        {
+            assert!(members(json).is_none(), "{json}");
+        }
+        assert!(members("{}").unwrap().is_empty());
+        assert!(members(&format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000))).is_some());
+    }
 }
