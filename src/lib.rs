@@ -72,6 +72,7 @@
 pub mod access;
 pub mod api;
 pub mod ask;
+pub mod assembly;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
