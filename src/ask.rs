@@ -96,7 +96,50 @@ impl Ask {
         let behind = self.body.get(self.model_at.end..).unwrap_or_default();
         [before, name.as_bytes(), behind].concat().into()
     }
+
+    /// The same request, asking for a stream that tells its token counts, to be put together by
+    /// [`Assembly`](crate::assembly::Assembly). `None` where a stream would not be the same answer, or is none.
+    pub fn streamed(&self) -> Option<Self> {
+        if self.stream || !matches!(self.api, Api::Chat | Api::Completions) {
+            return None;
+        }
+        let body = std::str::from_utf8(&self.body).ok()?;
+        let mut sent = String::with_capacity(body.len().saturating_add(64));
+        let (mut model_at, mut copied) = (self.model_at.clone(), 0);
+        let mut missing = STREAMED.to_vec();
+        for (key, value) in members(body)? {
+            if WHOLE_ONLY.contains(&&*key) && !matches!(value.get(), "null" | "false") {
+                return None;
+            }
+            let place = place_of(value.get(), body.as_bytes());
+            if place == self.model_at {
+                let start = sent.len().saturating_add(place.start.saturating_sub(copied));
+                model_at = start..start.saturating_add(place.len());
+            }
+            if let Some((_, wanted)) = STREAMED.iter().find(|(name, _)| *name == key) {
+                sent.push_str(body.get(copied..place.start)?);
+                sent.push_str(wanted);
+                copied = place.end;
+                missing.retain(|(name, _)| *name != key);
+            }
+        }
+        sent.push_str(body.get(copied..body.rfind('}')?)?);
+        for (name, wanted) in missing {
+            // There is a member before it: the model's name.
+            sent.extend([",\"", name, "\":", wanted]);
+        }
+        sent.push('}');
+        Some(Self { stream: true, body: sent.into_bytes().into(), model_at, ..self.clone() })
+    }
 }
+
+/// What a request has that asks for a stream.
+const STREAMED: [(&str, &str); 2] = [("stream", "true"), ("stream_options", r#"{"include_usage":true}"#)];
+
+/// Fields with which vLLM refuses to stream, or leaves out of a stream what a whole answer has; and sound, which
+/// OpenAI streams in another format.
+const WHOLE_ONLY: [&str; 6] =
+    ["audio", "best_of", "ec_transfer_params", "kv_transfer_params", "prompt_logprobs", "use_beam_search"];
 
 struct Peeked {
     model: String,
@@ -340,6 +383,64 @@ mod tests {
         assert_eq!(*sent, *[&body[..place], b"openai/whisper-large", &body[place + 7..]].concat());
         let error = Ask::read(Api::Transcriptions, &Headers::new(), body[..].into()).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("content-type"));
+    }
+
+    #[test]
+    fn a_request_is_asked_as_a_stream_and_else_byte_for_byte() {
+        let options = r#""stream_options":{"include_usage":true}"#;
+        for (body, sent) in [
+            (r#"{"model":"m"}"#, format!(r#"{{"model":"m","stream":true,{options}}}"#)),
+            (
+                " { \"x\":1.0e0, \"stream\" : false,\"y\":[\"é}\"],\n\"model\": \"m\" }\n",
+                format!(" {{ \"x\":1.0e0, \"stream\" : true,\"y\":[\"é}}\"],\n\"model\": \"m\" ,{options}}}"),
+            ),
+            (
+                r#"{"stream_options":{"include_usage":false, "continuous_usage_stats":true},"model":"m","stream":null,"n":2}"#,
+                format!(r#"{{{options},"model":"m","stream":true,"n":2}}"#),
+            ),
+            (
+                r#"{"stream_options":1,"stream_options":null,"model":"m","best_of":null,"use_beam_search":false}"#,
+                format!(r#"{{{options},{options},"model":"m","best_of":null,"use_beam_search":false,"stream":true}}"#),
+            ),
+            (
+                r#"{"str\u0065am":false,"x":{"model":"m","stream":false,"best_of":2},"model":"m"}"#,
+                format!(
+                    r#"{{"str\u0065am":true,"x":{{"model":"m","stream":false,"best_of":2}},"model":"m",{options}}}"#
+                ),
+            ),
+        ] {
+            for api in [Api::Chat, Api::Completions] {
+                let ask = read(api, body).unwrap();
+                let streamed = ask.streamed().unwrap();
+                assert_eq!(std::str::from_utf8(&streamed.body), Ok(&*sent), "{body}");
+                let again = read(api, &sent).unwrap();
+                assert_eq!((streamed.stream, streamed.model_at), (again.stream, again.model_at), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_streamed_is_asked_as_ever() {
+        for field in [
+            r#""stream":true"#,
+            r#""best_of":2"#,
+            r#""use_beam_search":true"#,
+            r#""prompt_logprobs":1"#,
+            r#""kv_transfer_params":{"do_remote_decode":true}"#,
+            r#""audio":{"format":"wav"}"#,
+        ] {
+            let ask = read(Api::Chat, &format!(r#"{{"model":"m",{field}}}"#)).unwrap();
+            assert!(ask.streamed().is_none(), "{field}");
+        }
+        for api in [Api::Responses, Api::Messages, Api::Embeddings, Api::Tokenize] {
+            assert!(read(api, r#"{"model":"m"}"#).unwrap().streamed().is_none(), "{api:?}");
+        }
+        assert!(
+            Ask::read(Api::Chat, &Headers::new(), b"{\"model\":\"m\",\"x\":\"\xff\"}"[..].into())
+                .unwrap()
+                .streamed()
+                .is_none()
+        );
     }
 
     #[test]
