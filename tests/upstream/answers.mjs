@@ -90,7 +90,7 @@ export function answer(request, parsed, spec, server) {
     const { body } = parsed;
     for (const field of needs) if (body[field] === undefined) throw missing(field, body);
     for (const field of lists) if (!Array.isArray(body[field])) throw notAList(field, body[field]);
-    return make(body, { ...server, model: served(body.model, server) }, spec);
+    return make(body, { ...server, model: served(body.model, server), stepping: spec.stepping }, spec);
   } catch (error) {
     // Whatever else goes wrong while vLLM handles a request is an internal error.
     return error instanceof Refusal ? error.answer(anthropic) : failure(500, error.message, 'InternalServerError');

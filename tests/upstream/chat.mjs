@@ -1,11 +1,12 @@
 // /v1/chat/completions, streamed and whole, key for key as in the captures.
 
+import { conversation, textPieces } from './continuation.mjs';
 import { invalid, json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choicesWanted, complete, data, idsOf, interleaved, openaiStream,
-  promptTokens, stepIds, sum, textPieces, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choicesWanted, complete, counted, data, idsOf, interleaved, limitOf,
+  openaiStream, promptPieces, stepIds, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
-import { DEFAULT_REASONING, hex, pieces, textOf, weight } from './tokens.mjs';
+import { DEFAULT_REASONING, hex, pieces, weight } from './tokens.mjs';
 
 export function chat(body, context, spec) {
   if (body.tools?.length === 0) {
@@ -14,30 +15,31 @@ export function chat(body, context, spec) {
     });
   }
   checkStreamOptions(body);
-  const prompt = body.messages.map((message) => textOf(message?.content)).join('\n');
-  const asked = { prompt, tokens: promptTokens(prompt, context), id: `chatcmpl-${context.id}` };
-  const limit = body.max_completion_tokens ?? body.max_tokens;
+  const { role, texts, partial } = conversation(body, spec);
+  const prompt = promptPieces(texts, context);
+  const asked = { role, partial, prompt, tokens: counted(prompt.length, context), id: `chatcmpl-${context.id}` };
+  const limit = limitOf('max_tokens', body.max_completion_tokens ?? body.max_tokens);
   const choices = Array.from({ length: choicesWanted(body) }, (_, index) => {
-    const { steps, natural, stopReason = null } = stepsOf(body, asked.id, spec, index);
-    return { ...bounded(steps, limit, spec, natural), stopReason };
+    const { steps, natural, stopReason = null } = stepsOf(body, asked, spec, index);
+    return { ...bounded(steps, limit, spec, { natural, before: 1 }), stopReason };
   });
   return body.stream && !spec.plain
-    ? streamed(body, context, asked, choices)
+    ? streamed(body, context, asked, choices, spec)
     : whole(body, context, asked, choices, spec);
 }
 
 /** What one choice says, token by token: { piece, delta }, and `call` where the token belongs to a tool call. */
-function stepsOf(body, id, spec, index) {
+function stepsOf(body, { id, partial }, spec, index) {
   if (body.tools && body.tool_choice !== 'none') {
     const forced = typeof body.tool_choice === 'object' && body.tool_choice !== null;
     const calls = toolCalls(body, `${id}/${index}`);
     return { steps: calls.flatMap(toolSteps), natural: forced ? 'stop' : 'tool_calls' };
   }
-  const partial = body.continue_final_message ? textOf(body.messages.at(-1)?.content) : '';
   const thinks = body.chat_template_kwargs?.enable_thinking === true && !partial;
   const reasoning = thinks ? pieces(DEFAULT_REASONING) : [];
   const name = reasoningName(spec);
   const format = body.response_format;
+  // A grammar knows nothing of what was said before, so the JSON begins anew.
   const all = jsonFormat(format) ? pieces(spec.text ?? formatted(format)) : textPieces(spec, index, partial);
   const { kept, stopReason } = untilStop(all, body.stop);
   return {
@@ -94,7 +96,7 @@ function sample(schema = {}) {
   }
 }
 
-function streamed(body, context, asked, choices) {
+function streamed(body, context, asked, choices, spec) {
   const base = { id: asked.id, object: 'chat.completion.chunk', created: context.created, model: context.model };
   const usage = usageWanted(body);
   const running = (count) =>
@@ -105,7 +107,7 @@ function streamed(body, context, asked, choices) {
     waits: index === 0 ? 'firstTokenMs' : undefined,
     text: data({
       ...base,
-      choices: [{ index, delta: { role: 'assistant', content: '' }, logprobs: null, finish_reason: null }],
+      choices: [{ index, delta: { role: asked.role, content: '' }, logprobs: null, finish_reason: null }],
       ...running(0),
       prompt_token_ids: idsOf(body, asked.prompt),
       prompt_text: null,
@@ -117,7 +119,7 @@ function streamed(body, context, asked, choices) {
     choices: [{
       index,
       delta: step?.delta ?? {},
-      logprobs: step ? logprobs(body, [step.piece]) : null,
+      logprobs: step ? logprobs(body, step.pieces) : null,
       finish_reason: finish,
       ...(finish && { stop_reason: reasonOf(choices[index], finish) }),
       token_ids: tokenIds(body, step),
@@ -128,7 +130,7 @@ function streamed(body, context, asked, choices) {
 
   return openaiStream([
     ...choices.map(role),
-    ...interleaved(choices, token),
+    ...interleaved(choices, spec, token),
     ...(usage.include ? [usageEvent(base, asked.tokens, choices)] : []),
   ], data({ ...base, choices: [{ index: 0, delta: {}, logprobs: null, finish_reason: null, token_ids: null }] }));
 }
@@ -141,7 +143,7 @@ function whole(body, context, asked, choices, spec) {
     model: context.model,
     choices: choices.map((choice, index) => ({
       index,
-      message: message(choice, spec),
+      message: message(choice, asked, spec),
       logprobs: logprobs(body, choice.steps.map(({ piece }) => piece)),
       finish_reason: choice.finish,
       stop_reason: reasonOf(choice, choice.finish),
@@ -162,12 +164,12 @@ function whole(body, context, asked, choices, spec) {
   }, { tokens: Math.max(...choices.map(tokensOf)) });
 }
 
-function message(choice, spec) {
+function message(choice, { role }, spec) {
   const joined = (key) => choice.steps.map(({ delta }) => delta[key] ?? '').join('');
   const name = reasoningName(spec);
   const calls = callsOf(choice);
   return {
-    role: 'assistant',
+    role,
     content: calls.length > 0 ? null : joined('content'),
     refusal: null,
     annotations: null,

@@ -1,9 +1,10 @@
 // /v1/completions, streamed and whole. Choice number = prompt number * n + number among that prompt's choices.
 
+import { promptParts, textPieces } from './continuation.mjs';
 import { json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choicesWanted, data, idsOf, interleaved, openaiStream, promptTokens,
-  stepIds, sum, textPieces, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choicesWanted, counted, data, idsOf, interleaved, limitOf, openaiStream,
+  promptPieces, stepIds, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { textOf, weight } from './tokens.mjs';
 
@@ -14,19 +15,24 @@ const NOTHING = {
 
 export function completions(body, context, spec) {
   checkStreamOptions(body);
-  const prompts = promptsOf(body.prompt);
+  const limit = limitOf('max_tokens', body.max_tokens ?? DEFAULT_MAX_TOKENS);
   const n = choicesWanted(body);
+  const parts = promptsOf(body.prompt).map((prompt, number) => promptParts(prompt, spec, number * n));
+  const prompts = parts.map((texts) => promptPieces(texts, context));
   const asked = {
     id: `cmpl-${context.id}`,
-    tokens: sum(prompts.map((prompt) => promptTokens(prompt, context))),
+    tokens: sum(prompts.map((prompt) => counted(prompt.length, context))),
     promptIds: (index) => idsOf(body, prompts[Math.floor(index / n)]),
   };
   const choices = Array.from({ length: prompts.length * n }, (_, index) => {
-    const { kept, stopReason } = untilStop(textPieces(spec, index), body.stop);
-    const choice = bounded(kept.map((piece) => ({ piece })), body.max_tokens ?? DEFAULT_MAX_TOKENS, spec);
+    const [, partial] = parts[Math.floor(index / n)];
+    const { kept, stopReason } = untilStop(textPieces(spec, index, partial), body.stop);
+    const choice = bounded(kept.map((piece) => ({ piece })), limit, spec);
     return { ...choice, stopReason: choice.finish === 'stop' ? stopReason : null };
   });
-  return body.stream && !spec.plain ? streamed(body, context, asked, choices) : whole(body, context, asked, choices);
+  return body.stream && !spec.plain
+    ? streamed(body, context, asked, choices, spec)
+    : whole(body, context, asked, choices);
 }
 
 /** A prompt is a text, a list of texts, a list of token ids or a list of such lists. */
@@ -35,7 +41,7 @@ function promptsOf(prompt) {
   return (many ? prompt : [prompt]).map(textOf);
 }
 
-function streamed(body, context, asked, choices) {
+function streamed(body, context, asked, choices, spec) {
   const base = { id: asked.id, object: 'text_completion', created: context.created, model: context.model };
   const usage = usageWanted(body);
 
@@ -43,18 +49,18 @@ function streamed(body, context, asked, choices) {
     ...base,
     choices: [{
       index,
-      text: step?.piece ?? '',
-      logprobs: step ? logprobs(body, [step.piece]) : null,
+      text: step?.pieces.join('') ?? '',
+      logprobs: step ? logprobs(body, step.pieces) : null,
       finish_reason: finish,
       stop_reason: finish && choices[index].stopReason,
-      prompt_token_ids: count === 1 ? asked.promptIds(index) : null,
+      prompt_token_ids: count === (step?.pieces.length ?? 1) ? asked.promptIds(index) : null,
       token_ids: tokenIds(body, step),
     }],
     ...(usage.running && { usage: usageOf(asked.tokens, count) }),
     ...(finish && !usage.include && { system_fingerprint: FINGERPRINT }),
   });
 
-  const [first, ...rest] = interleaved(choices, token);
+  const [first, ...rest] = interleaved(choices, spec, token);
   return openaiStream([
     { ...first, waits: 'firstTokenMs' },
     ...rest,

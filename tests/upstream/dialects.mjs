@@ -1,8 +1,9 @@
 // The two routes that speak other dialects: /v1/responses (OpenAI's second API) and /v1/messages (Anthropic's).
 // Their streams name each event, and no [DONE] ends them while all goes well.
 
+import { textPieces } from './continuation.mjs';
 import { json } from './errors.mjs';
-import { bounded, named, promptTokens, stream, textPieces, tokensOf } from './generation.mjs';
+import { bounded, limitOf, named, promptTokens, stream, tokensOf } from './generation.mjs';
 import { hex, textOf } from './tokens.mjs';
 
 const event = (kind) => (value, waits) => ({ kind, waits, text: named(value) });
@@ -14,16 +15,18 @@ const finish = event('finish');
 const contents = (pieces, valueOf) =>
   pieces.map((piece, at) => content(valueOf(piece), at === 0 ? 'firstTokenMs' : 'tokenMs'));
 
-function generate(prompt, limit, context, spec) {
+function generate(prompt, limit, context, spec, before) {
   const input = promptTokens(prompt, context);
-  const choice = bounded(textPieces(spec), limit, spec);
-  return { pieces: choice.steps, text: choice.steps.join(''), finish: choice.finish, input, output: tokensOf(choice) };
+  const choice = bounded(textPieces(spec).map((piece) => ({ piece })), limit, spec, { before });
+  const pieces = choice.steps.map(({ piece }) => piece);
+  return { pieces, text: pieces.join(''), finish: choice.finish, input, output: tokensOf(choice) };
 }
 
 // ---- responses ----
 
 export function responses(body, context, spec) {
-  const made = generate(`${textOf(body.instructions)}${textOf(body.input)}`, body.max_output_tokens, context, spec);
+  const prompt = `${textOf(body.instructions)}${textOf(body.input)}`;
+  const made = generate(prompt, limitOf('max_output_tokens', body.max_output_tokens), context, spec, 4);
   const id = `resp_${hex(context.id)}`;
   const itemId = `msg_${hex(`${context.id}/item`)}`;
   const status = made.finish === 'stop' ? 'completed' : 'incomplete';
@@ -123,7 +126,7 @@ function responseUsage({ input, output }) {
 // ---- messages ----
 
 export function messages(body, context, spec) {
-  const made = generate(messagesPrompt(body), body.max_tokens, context, spec);
+  const made = generate(messagesPrompt(body), limitOf('max_tokens', body.max_tokens), context, spec, 2);
   const stops = { stop: 'end_turn', length: 'max_tokens' };
   const stopReason = stops[made.finish] ?? made.finish;
   const usage = { input_tokens: made.input, output_tokens: made.output };

@@ -4,7 +4,7 @@
 // before any content, then 'content', 'finish', 'usage', 'done'. `waits` names the delay that goes before the event.
 
 import { Refusal, contextTooLong, invalid } from './errors.mjs';
-import { DEFAULT_TEXT, pieces, repeated, tokenId, EOS } from './tokens.mjs';
+import { pieces, tokenId, EOS } from './tokens.mjs';
 
 export const FINGERPRINT = 'vllm-0.32.0-3f5403e3';
 
@@ -33,21 +33,23 @@ export function openaiStream(events, empty) {
   });
 }
 
-export function promptTokens(text, context) {
-  const count = pieces(text).length;
-  if (count > context.maxModelLen) throw contextTooLong(context.maxModelLen, count);
+/** A prompt of several texts has the tokens of each: what is continued is counted as if it had never broken off. */
+export const promptPieces = (texts, { stepping }) => texts.flatMap((text) => pieces(text, stepping));
+
+export function counted(count, { maxModelLen }) {
+  if (count > maxModelLen) throw contextTooLong(maxModelLen, count);
   return count;
 }
 
-/** The text of an answer in pieces. Choices beyond the first begin with their index, so that mixing them up shows. */
-export function textPieces(spec, index = 0, partial = '') {
-  const text = (index > 0 ? `(${index}) ` : '') + (spec.text ?? DEFAULT_TEXT);
-  const all = spec.tokens === undefined ? pieces(text) : repeated(text, spec.tokens);
-  const whole = all.join('');
-  // A continued message goes on behind the partial text, if the answer begins with it.
-  const rest = partial && whole.startsWith(partial) ? pieces(whole.slice(partial.length)) : all;
-  if (spec.eventBytes) rest.splice(2, 0, 'x'.repeat(spec.eventBytes));
-  return rest;
+export const promptTokens = (text, context) => counted(promptPieces([text], context).length, context);
+
+/** How many tokens an answer may have; none given is null. */
+export function limitOf(name, value) {
+  if (value < 1 && value !== null) {
+    throw new Refusal(400, `${name} must be at least 1, got ${value}. (parameter=${name}, value=${value})`,
+      'BadRequestError', name);
+  }
+  return value ?? null;
 }
 
 /** The pieces before the first of the texts that the request ends an answer at, and which of them that was. */
@@ -56,17 +58,46 @@ export function untilStop(all, stop) {
   const places = [stop ?? []].flat().map((end) => [text.indexOf(end), end]).filter(([at]) => at >= 0);
   if (places.length === 0) return { kept: all, stopReason: null };
   const [at, stopReason] = places.sort(([a], [b]) => a - b)[0];
-  return { kept: pieces(text.slice(0, at)), stopReason };
+  const kept = [];
+  for (let left = at, i = 0; left > 0; left -= all[i].length, i += 1) kept.push(all[i].slice(0, left));
+  return { kept, stopReason };
 }
 
-/** One choice: its steps, and why they end there. The sim field's `finishReason` ends it half way. */
-export function bounded(steps, limit, spec, natural = 'stop') {
-  if (spec.finishReason) return { steps: steps.slice(0, Math.ceil(steps.length / 2)), finish: spec.finishReason };
-  if (limit !== undefined && limit !== null && limit <= steps.length) {
-    return { steps: steps.slice(0, limit), finish: 'length' };
-  }
-  return { steps, finish: natural };
+/**
+ * One choice: its steps, and why they end there. The sim field's `finishReason` ends it half way; the fault `abort`
+ * behind `afterEvents`, of which `before` come before any content.
+ */
+export function bounded(steps, limit, spec, { natural = 'stop', before = 0 } = {}) {
+  const whole = limit !== null && limit <= steps.length
+    ? { steps: steps.slice(0, limit), finish: 'length' }
+    : { steps, finish: natural };
+  if (!spec.finishReason) return whole;
+  const end = spec.fault === 'abort' && spec.afterEvents !== undefined
+    ? sum(inEvents(whole.steps, spec).slice(0, Math.max(0, spec.afterEvents - before)).map((step) => step.pieces.length))
+    : Math.ceil(steps.length / 2);
+  return { steps: steps.slice(0, end), finish: spec.finishReason };
 }
+
+/** What each event brings: one step, or `tokensPerEvent` of them, a number or several in turn. */
+function inEvents(steps, { tokensPerEvent = 1 }) {
+  const sizes = [tokensPerEvent].flat();
+  const events = [];
+  for (const step of steps) {
+    const last = events.at(-1);
+    if (last && last.pieces.length < sizes[(events.length - 1) % sizes.length] && alike(last, step)) {
+      last.pieces.push(step.piece);
+      for (const field of fieldsOf(step)) last.delta = { ...last.delta, [field]: last.delta[field] + step.delta[field] };
+    } else {
+      events.push({ ...step, pieces: [step.piece] });
+    }
+  }
+  return events;
+}
+
+const fieldsOf = ({ delta = {} }) => Object.keys(delta);
+
+/** Content goes together with content; of tool calls each fragment stays an event. */
+const alike = (last, step) => step.call === undefined && String(fieldsOf(last)) === String(fieldsOf(step));
 
 export const complete = ({ finish }) => finish === 'stop' || finish === 'tool_calls';
 
@@ -77,9 +108,13 @@ export const tokensOf = (choice) => choice.steps.length + (complete(choice) ? 1 
  * The chunks of all choices in the order of a batch that decodes token by token. A text that reaches its limit ends
  * inside its last token's chunk; every other end has a chunk of its own.
  */
-export function interleaved(choices, textFor) {
+export function interleaved(choices, spec, textFor) {
   const lanes = choices.map((choice, index) => {
-    const chunks = choice.steps.map((step, at) => ({ index, step, count: at + 1, finish: null }));
+    let count = 0;
+    const chunks = inEvents(choice.steps, spec).map((step) => {
+      count += step.pieces.length;
+      return { index, step, count, finish: null };
+    });
     if (choice.finish === 'length' && choice.steps.at(-1)?.call === undefined && chunks.length > 0) {
       chunks.at(-1).finish = choice.finish;
     } else {
@@ -99,8 +134,8 @@ export function interleaved(choices, textFor) {
   return events;
 }
 
-export const tokenIds = (body, step) => (body.return_token_ids ? [step ? tokenId(step.piece) : EOS] : null);
-export const idsOf = (body, text) => (body.return_token_ids ? pieces(text).map(tokenId) : null);
+export const tokenIds = (body, step) => (body.return_token_ids ? step?.pieces.map(tokenId) ?? [EOS] : null);
+export const idsOf = (body, prompt) => (body.return_token_ids ? prompt.map(tokenId) : null);
 export const stepIds = (body, steps) => (body.return_token_ids ? steps.map(({ piece }) => tokenId(piece)) : null);
 
 export const sum = (numbers) => numbers.reduce((total, each) => total + each, 0);

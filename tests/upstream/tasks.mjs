@@ -1,7 +1,8 @@
 // The routes that do not generate: vectors, scores, classes, tokens, and speech to text.
 
-import { failure, json, missing } from './errors.mjs';
-import { bounded, data, openaiStream, promptTokens, sum, textPieces, tokensOf } from './generation.mjs';
+import { conversation, textPieces } from './continuation.mjs';
+import { failure, json, missing, routeNotFound } from './errors.mjs';
+import { bounded, data, openaiStream, promptPieces, promptTokens, sum, tokensOf } from './generation.mjs';
 import { pieceOf, pieces, textOf, tokenId, weight } from './tokens.mjs';
 
 const DIMENSIONS = 8;
@@ -79,10 +80,12 @@ export function rerank(body, context) {
   });
 }
 
-export function tokenize(body, context) {
-  const text = body.prompt ?? body.messages?.map((message) => textOf(message?.content)).join('\n');
-  if (text === undefined) throw missing('prompt', body);
-  const all = pieces(textOf(text));
+/** The tokens that a prompt has, or an answer: the same as a generating route counts. */
+export function tokenize(body, context, spec) {
+  if (spec.tokenizes === false) return routeNotFound();
+  if (body.prompt === undefined && !Array.isArray(body.messages)) throw missing('prompt', body);
+  const texts = body.prompt === undefined ? conversation(body, spec).texts : [textOf(body.prompt)];
+  const all = promptPieces(texts, context);
   return json(200, {
     count: all.length,
     max_model_len: context.maxModelLen,
@@ -98,8 +101,8 @@ export function detokenize(body) {
 /** `body` holds the fields of a multipart form; see form.mjs. */
 export const audio = (prefix, object) => (body, context, spec) => {
   if (!body.file?.bytes) return failure(400, 'Expected a file in the field `file`.', 'BadRequestError', 'file');
-  const choice = bounded(textPieces(spec), undefined, spec);
-  const text = choice.steps.join('');
+  const choice = bounded(textPieces(spec).map((piece) => ({ piece })), null, spec);
+  const text = choice.steps.map(({ piece }) => piece).join('');
   if (body.response_format === 'text') {
     return { status: 200, type: 'text/plain; charset=utf-8', body: Buffer.from(text) };
   }
@@ -112,7 +115,7 @@ export const audio = (prefix, object) => (body, context, spec) => {
     choices: [{ delta, finish_reason: finish, stop_reason: null }],
   });
   return openaiStream([
-    ...choice.steps.map((piece, at) => ({
+    ...choice.steps.map(({ piece }, at) => ({
       kind: 'content', waits: at === 0 ? 'firstTokenMs' : 'tokenMs', text: chunk({ content: piece }, null),
     })),
     { kind: 'finish', waits: 'tokenMs', text: chunk({ content: '' }, choice.finish) },

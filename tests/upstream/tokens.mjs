@@ -18,18 +18,20 @@ const PIECE = / ?[\p{L}\p{M}]{1,8}| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]{1,4}|\s+/gu;
 // Ids are hashes, so going back needs the pieces seen so far. It is emptied when full: only /detokenize reads it.
 const vocabulary = new Map();
 
-export function pieces(text) {
-  return text.match(PIECE) ?? [];
+/**
+ * The tokens of a text. Of a text that is cut between two of them, both parts have the same tokens as the whole.
+ * `stepping` stands for another tokenizer, whose tokens are so many characters long.
+ */
+export function pieces(text, stepping) {
+  return text.match(stepping === undefined ? PIECE : new RegExp(`.{1,${stepping}}`, 'gsu')) ?? [];
 }
 
-/** `text` over and over until it is `count` pieces long. */
-export function repeated(text, count) {
-  const once = pieces(text);
-  const again = pieces(` ${text}`);
-  if (again.length === 0) return [];
-  const out = once.slice(0, count);
-  for (let i = 0; out.length < Math.min(count, MAX_PIECES); i += 1) out.push(again[i % again.length]);
-  return out;
+/** The tokens of `text` over and over, `count` of them. */
+export function repeated(text, count, stepping) {
+  const wanted = Math.min(count, MAX_PIECES);
+  // White space at both ends becomes one token, so a round may bring one less.
+  const round = Math.max(1, pieces(` ${text}`, stepping).length - 1);
+  return pieces(text + ` ${text}`.repeat(Math.ceil(wanted / round)), stepping).slice(0, wanted);
 }
 
 export function tokenId(piece) {
