@@ -1,9 +1,10 @@
-// A simulated vLLM 0.32 server that can misbehave at byte level. It holds the sockets, chooses each request's fault and
-// remembers every request; what it answers is answers.mjs, how it fails is faults.mjs.
+// A simulated vLLM 0.32 server that can misbehave at byte level. It holds the sockets and remembers every request; which
+// fault a request gets is choice.mjs, what it is answered is answers.mjs, how that fails is faults.mjs.
 
 import net from 'node:net';
 import { answer, parse } from './answers.mjs';
-import { FAULTS, isFault, perform } from './faults.mjs';
+import { Choice, faultOf, isTokenizers } from './choice.mjs';
+import { isFault, perform } from './faults.mjs';
 import { Refusal } from './errors.mjs';
 import { Reply } from './reply.mjs';
 import { BadRequest, RequestReader } from './requests.mjs';
@@ -18,6 +19,8 @@ import { Watched } from './watched.mjs';
  * @property {string} [apiKey] guards /v1, /v2 and /inference only, as vLLM does
  * @property {number} [tokenMs] between two tokens
  * @property {number} [firstTokenMs] before the first
+ * @property {{ every: number, firstTokenMs: number }} [slowTail] each so-many-th answer begins so late
+ * @property {object} [defaults] the options, not the fault, of every entry that does not say otherwise
  * @property {number} [maxMs] the end of everything that lasts for ever
  * @property {number} [keepAliveMs] how long an idle connection stays; with 0 each answer closes its own
  * @property {number} [maxModelLen] prompt tokens beyond it are refused
@@ -32,6 +35,8 @@ const DEFAULTS = {
   apiKey: undefined,
   tokenMs: 0,
   firstTokenMs: 0,
+  slowTail: undefined,
+  defaults: {},
   maxMs: 120_000,
   keepAliveMs: 5000,
   maxModelLen: 1 << 20,
@@ -54,8 +59,7 @@ class Vllm extends Watched {
   /** What /health says. */
   healthy = true;
   #options;
-  #script = [];
-  #fault = { fault: 'ok' };
+  #choice;
   #net;
   #sockets = new Set();
   #count = 0;
@@ -64,6 +68,7 @@ class Vllm extends Watched {
   constructor(options) {
     super();
     this.#options = options;
+    this.#choice = new Choice(options);
     this.#net = net.createServer((socket) => this.#serve(socket));
   }
 
@@ -86,24 +91,32 @@ class Vllm extends Watched {
 
   /** What happens to POST requests when no script is left: a name or { fault, ...parameters }. */
   get fault() {
-    return this.#fault;
+    return this.#choice.standing;
   }
 
   set fault(entry) {
-    this.#fault = named(entry);
+    this.#choice.standing = entry;
   }
 
-  /** One entry for each POST request to come, in their order: a name or { fault, ...parameters }. */
+  /** What happens to /tokenize and /detokenize, which neither the script nor `fault` touches. */
+  get tokenizer() {
+    return this.#choice.tokenizer;
+  }
+
+  set tokenizer(entry) {
+    this.#choice.tokenizer = entry;
+  }
+
+  /** One entry for each POST request to come but the tokenizer's, in their order: a name or { fault, ...parameters }. */
   script(...entries) {
-    this.#script.push(...entries.map(named));
+    this.#choice.script(entries);
     return this;
   }
 
   /** Forgets requests, script and fault. Connections stay. */
   reset() {
     this.requests = [];
-    this.#script = [];
-    this.#fault = { fault: 'ok' };
+    this.#choice = new Choice(this.#options);
     this.healthy = true;
   }
 
@@ -169,7 +182,7 @@ class Vllm extends Watched {
     let spec;
     let result;
     try {
-      spec = this.#specFor(request, parsed.body, record);
+      spec = this.#choice.of(request, parsed.body, () => this.#attempt(record));
       result = answer(request, parsed, spec, {
         ...this.#options,
         id: request.headers['x-request-id'] ?? hex(record.n),
@@ -187,37 +200,15 @@ class Vllm extends Watched {
     await perform(spec.fault, new Reply(socket, record, spec, gone), result, spec);
   }
 
-  /** The fault and all options of one request: programmatic beats body beats model, and each beats the defaults. */
-  #specFor(request, body, record) {
-    const { tokenMs, firstTokenMs, maxMs, faultless } = this.#options;
-    if (request.method !== 'POST') return { tokenMs, firstTokenMs, maxMs, fault: 'ok' };
-    const asked = faultless ? {} : body;
-    const sim = Array.isArray(asked?.sim) ? asked.sim[this.#attempt(record)] : asked?.sim;
-    const model = isFault(faultOf(asked?.model)) ? { fault: faultOf(asked.model) } : {};
-    const set = this.#script.shift() ?? (this.#fault.fault === 'ok' ? {} : this.#fault);
-    const chosen = { fault: 'ok', ...model, ...(sim && named(sim)), ...set };
-    return { tokenMs, firstTokenMs, maxMs, ...FAULTS[chosen.fault].params, ...chosen };
-  }
-
-  /** How many requests of the same call came before: their ids differ in a trailing number only. */
+  /** How many attempts of the same call came before: their ids differ in a trailing number only. */
   #attempt(record) {
     const base = callOf(record);
-    return base ? this.requests.filter((each) => each !== record && callOf(each) === base).length : 0;
+    if (!base) return 0;
+    return this.requests.filter((each) => each !== record && callOf(each) === base && !isTokenizers(each)).length;
   }
 }
 
 const callOf = ({ headers }) => headers['x-request-id']?.replace(/-\d+$/, '');
-
-const faultOf = (model) => (typeof model === 'string' && model.startsWith('sim-') ? model.slice(4) : undefined);
-
-/** Accepts a bare name, and refuses one that stands for nothing: a typo must not look like a success. */
-function named(entry) {
-  const spec = typeof entry === 'string' ? { fault: entry } : entry;
-  if (spec.fault !== undefined && !isFault(spec.fault)) {
-    throw new Refusal(400, `sim: there is no fault named ${spec.fault}`, 'BadRequestError', 'sim');
-  }
-  return spec;
-}
 
 /** What is known of one request, while it is under way and afterwards. */
 class RequestRecord {
