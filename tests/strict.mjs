@@ -11,20 +11,19 @@ const OBJECTS = new Set([CHAT, 'text_completion']);
  *   well; 'unknown': the last chunk is there, and its usage is null; false, as without it: none says any
  * @param {number} [expected.choices] how many there are: 1
  * @param {boolean} [expected.interrupted] the stream ends in an error event, and only there: no [DONE], no usage
- * @returns {Strict} text, reasoning, toolCalls, finishReason and stopReason of the first choice; `choices` with the same
- *   of each; id, created, model, object, usage, comments, chunks (parsed), fairlead (the last chunk's that has one) and,
- *   of an interrupted stream, error
+ * @returns {Strict} text, reasoning, toolCalls, finishReason and stopReason of the first choice; `choices` with those
+ *   of each; id, created, model, object, usage, comments, chunks (parsed), fairlead (of the last chunk that has one);
+ *   error, where it was interrupted
  * @throws {Error} which says what is wrong with which event
  */
 export function strict(bytes, expected) {
   const stream = new Strict(expected);
-  let number = 0;
+  let number = 1;
   try {
     for (const item of itemsIn(bytes)) {
-      if (item.comment === undefined) number += 1;
       stream.take(item);
+      if (item.comment === undefined) number += 1;
     }
-    number += 1;
     stream.end();
   } catch (error) {
     error.message = `event ${number}: ${error.message}`;
@@ -118,9 +117,15 @@ class Strict {
 
   #finish() {
     must(!this.#expected.interrupted, '[DONE] where an error was expected');
-    for (const { index, finishReason } of this.choices) must(finishReason, `[DONE], and choice ${index} has not finished`);
+    this.#mustHaveFinished('[DONE]');
     must(this.#usageSaid || !this.#expected.usage, '[DONE] without a usage before it');
     this.#done = true;
+  }
+
+  #mustHaveFinished(what) {
+    for (const { index, finishReason } of this.choices) {
+      must(finishReason, `${what}, and choice ${index} has not finished`);
+    }
   }
 
   #chunk(chunk) {
@@ -157,7 +162,7 @@ class Strict {
 
   #lastUsage(usage) {
     const { usage: expected, interrupted } = this.#expected;
-    for (const { index, finishReason } of this.choices) must(finishReason, `the usage, and choice ${index} has not finished`);
+    this.#mustHaveFinished('the usage');
     must(expected && !interrupted, 'a chunk without choices, and no usage was asked for');
     this.#usageSaid = true;
     if (expected === 'unknown') return must(usage === null, 'a usage that nobody can know');

@@ -20,7 +20,7 @@ export class Choice {
 
   /** @param options tokenMs, firstTokenMs, maxMs, slowTail, defaults and faultless; see vllm.mjs */
   constructor(options) {
-    if (options.defaults.fault !== undefined) throw new TypeError('defaults have no fault; the fault for all is `fault`');
+    if (options.defaults.fault !== undefined) throw new TypeError('defaults have no fault: set `fault` instead');
     this.#options = options;
   }
 

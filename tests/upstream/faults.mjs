@@ -91,7 +91,8 @@ export const FAULTS = {
     { missing: 20 }, (reply, answer, { missing }) => misjudged(reply, answer, -missing)),
 
   // ---- wrong content ----
-  abort: onAnswer('half the text, or `afterEvents` events, then finish_reason `abort`, as at a shutdown', { finishReason: 'abort' }),
+  abort: onAnswer('half the text, or `afterEvents` events, then finish_reason `abort`, as at a shutdown',
+    { finishReason: 'abort' }),
   'error-before-content': onStream('an error event and [DONE] after `afterEvents` events (1: after the role)',
     { afterEvents: 0, message: ENGINE_DEAD }, fail),
   'error-mid-stream': onStream('the same in the middle of the text', { afterEvents: 4, message: ENGINE_DEAD }, fail),

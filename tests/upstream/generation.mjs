@@ -72,10 +72,11 @@ export function bounded(steps, limit, spec, { natural = 'stop', before = 0 } = {
     ? { steps: steps.slice(0, limit), finish: 'length' }
     : { steps, finish: natural };
   if (!spec.finishReason) return whole;
-  const end = spec.fault === 'abort' && spec.afterEvents !== undefined
-    ? sum(inEvents(whole.steps, spec).slice(0, Math.max(0, spec.afterEvents - before)).map((step) => step.pieces.length))
-    : Math.ceil(steps.length / 2);
-  return { steps: steps.slice(0, end), finish: spec.finishReason };
+  if (spec.fault !== 'abort' || spec.afterEvents === undefined) {
+    return { steps: steps.slice(0, Math.ceil(steps.length / 2)), finish: spec.finishReason };
+  }
+  const kept = inEvents(whole.steps, spec).slice(0, Math.max(0, spec.afterEvents - before));
+  return { steps: steps.slice(0, sum(kept.map((event) => event.pieces.length))), finish: spec.finishReason };
 }
 
 /** What each event brings: one step, or `tokensPerEvent` of them, a number or several in turn. */
@@ -86,13 +87,15 @@ function inEvents(steps, { tokensPerEvent = 1 }) {
     const last = events.at(-1);
     if (last && last.pieces.length < sizes[(events.length - 1) % sizes.length] && alike(last, step)) {
       last.pieces.push(step.piece);
-      for (const field of fieldsOf(step)) last.delta = { ...last.delta, [field]: last.delta[field] + step.delta[field] };
+      last.delta = joined(last.delta, step.delta);
     } else {
       events.push({ ...step, pieces: [step.piece] });
     }
   }
   return events;
 }
+
+const joined = (one, more) => one && Object.fromEntries(Object.keys(one).map((key) => [key, one[key] + more[key]]));
 
 const fieldsOf = ({ delta = {} }) => Object.keys(delta);
 

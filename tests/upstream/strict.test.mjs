@@ -9,7 +9,8 @@ import { startVllm } from './vllm.mjs';
 
 const CHAT = { model: 'taught', stream: true, messages: [{ role: 'user', content: 'What is a fairlead?' }] };
 const USAGE = { stream_options: { include_usage: true } };
-const TOOL = { type: 'function', function: { name: 'get_weather', parameters: { properties: { city: { type: 'string' } } } } };
+const WEATHER = { name: 'get_weather', parameters: { properties: { city: { type: 'string' } } } };
+const TOOL = { type: 'function', function: WEATHER };
 const DONE = 'data: [DONE]\n\n';
 
 const data = (value) => `data: ${typeof value === 'string' ? value : JSON.stringify(value)}\n\n`;

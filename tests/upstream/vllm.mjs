@@ -1,5 +1,5 @@
-// A simulated vLLM 0.32 server that can misbehave at byte level. It holds the sockets and remembers every request; which
-// fault a request gets is choice.mjs, what it is answered is answers.mjs, how that fails is faults.mjs.
+// A simulated vLLM 0.32 server that can misbehave at byte level. It holds the sockets and remembers every request.
+// Which fault a request gets is choice.mjs, what it is answered is answers.mjs, how that fails is faults.mjs.
 
 import net from 'node:net';
 import { answer, parse } from './answers.mjs';
@@ -107,7 +107,7 @@ class Vllm extends Watched {
     this.#choice.tokenizer = entry;
   }
 
-  /** One entry for each POST request to come but the tokenizer's, in their order: a name or { fault, ...parameters }. */
+  /** One entry for each POST request to come, but the tokenizer's, in order: a name or { fault, ...parameters }. */
   script(...entries) {
     this.#choice.script(entries);
     return this;
