@@ -118,6 +118,11 @@ impl Api {
         !matches!(self, Self::CountTokens) && !matches!(self.dialect(), Dialect::Whole)
     }
 
+    /// Whether an answer is made of choices, with a text each.
+    pub const fn has_choices(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions)
+    }
+
     /// Whether the request is a form with a file, not JSON.
     pub const fn takes_form(self) -> bool {
         matches!(self, Self::Transcriptions | Self::Translations)

@@ -8,7 +8,7 @@ use crate::{
     error::{Code, Error},
     find::find,
     jobs::{IfJobs, if_jobs},
-    json::{place_of, read_object},
+    json::{member, members, place_of, read_object},
     message::Headers,
     native::Errand,
 };
@@ -81,6 +81,13 @@ impl Ask {
             errand: if_jobs(Rc::new(errand)),
             model_at: 0..0,
         }
+    }
+
+    /// The same request with another body.
+    pub(crate) fn with_body(&self, body: Vec<u8>) -> Self {
+        let members = str::from_utf8(&body).ok().and_then(members);
+        let model_at = members.and_then(|members| Some(place_of(member(&members, "model")?.get(), &body)));
+        Self { model_at: model_at.unwrap_or_default(), body: body.into(), ..self.clone() }
     }
 
     /// The body with another model's name in it.

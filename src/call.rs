@@ -16,7 +16,9 @@ mod choice;
 mod client;
 mod failure;
 mod flow;
+mod internal;
 mod job;
+mod resume;
 mod told;
 
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     classify::Failure,
     config::{OnDeadline, Provider},
     deadline::{ClientTimers, Limits},
-    error::JobState,
+    error::{Error, JobState},
     event::Event,
     explain::Story,
     fleet::Fleet,
@@ -42,6 +44,8 @@ use crate::{
 use admission::Ticket;
 use attempt::{Attempt, Voice};
 use choice::Line;
+use internal::Internal;
+use resume::Interruption;
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
 pub use admission::{Upkeep, breaker_event, key};
@@ -194,6 +198,12 @@ pub struct Call {
     committed: bool,
     /// The attempt whose content the client has.
     winner: Option<u32>,
+    /// A stream that broke behind its first content, until it goes on.
+    interruption: Option<Box<Interruption>>,
+    /// Streamed from the endpoint, whole for the client.
+    internal: Option<Box<Internal>>,
+    /// It was cut short at the deadline.
+    truncated: bool,
     paused: Option<Instant>,
     /// What arrives has gone out already, by the host's own pipe.
     piped: bool,
@@ -210,7 +220,9 @@ pub struct Call {
 
 impl Call {
     /// A call that can begin now; its first attempt is among the outputs.
-    pub fn new(now: Instant, order: Order, fleet: Rc<RefCell<Fleet>>) -> Self {
+    pub fn new(now: Instant, mut order: Order, fleet: Rc<RefCell<Fleet>>) -> Self {
+        let client = ClientTimers::new(order.arrived, &order.policy, order.ask.stream);
+        let internal = Internal::of(&mut order.ask, &order.policy).map(Box::new);
         let Order { ask, policy, arrived, deadline_ms, seed, .. } = &order;
         let deadline_ms = deadline_ms.map_or(policy.deadline_ms, |own| own.min(policy.deadline_ms));
         let mut call = Self {
@@ -232,9 +244,12 @@ impl Call {
             line: None,
             failure: None,
             shut_until: None,
-            client: ClientTimers::new(*arrived, policy, ask.stream),
+            client,
             committed: false,
             winner: None,
+            interruption: None,
+            internal,
+            truncated: false,
             paused: None,
             piped: false,
             limits: Limits::new(policy, ask.stream, ask.body.len(), ask.held_back),
@@ -288,8 +303,13 @@ impl Call {
         let id = attempt.id;
         match input {
             _ if attempt.job.is_some() => self.on_job_response(now, id, input),
+            _ if Self::is_counting(attempt) => self.on_count(now, id, input),
             Input::Head { head, .. } => self.go_on(now, id, |attempt, ask, _| attempt.on_head(now, head, ask)),
             Input::Chunk { bytes, .. } if self.piped => self.on_piped(now, id, bytes),
+            // What is put together here goes nowhere that could look at the chunk.
+            Input::Chunk { bytes, .. } if self.is_internal() => {
+                self.go_on(now, id, |attempt, _, out| attempt.on_copied(now, bytes, out));
+            }
             Input::Chunk { bytes, .. } => self.go_on(now, id, |attempt, _, out| attempt.on_chunk(now, bytes, out)),
             Input::End { .. } => self.finish(now, id, Attempt::on_end),
             Input::Barred { barrier, .. } => self.finish(now, id, |attempt, _, out| attempt.on_barred(barrier, out)),
@@ -317,7 +337,8 @@ impl Call {
         let attempts = attempts.filter(|_| self.paused.is_none());
         let waiting = self.waiting.map(|(at, _)| at);
         let looks = (self.awaiting_word.is_some() || self.line.is_some()).then_some(self.looks_at);
-        attempts.chain(waiting).chain(looks).chain(self.client.next()).chain([self.deadline]).min()
+        let partial = self.partial_at();
+        attempts.chain(waiting).chain(looks).chain(partial).chain(self.client.next()).chain([self.deadline]).min()
     }
 
     /// When the call must be over.
@@ -376,8 +397,13 @@ impl Call {
     }
 
     fn on_timeout(&mut self, now: Instant) {
+        if self.partial_at().is_some_and(|at| at <= now) {
+            return self.expire(now);
+        }
+        self.on_count_timers(now);
         let due = |attempt: &Attempt| {
-            let (_, timer) = attempt.timers.next().filter(|(at, _)| *at <= now)?;
+            let counting = Self::is_counting(attempt);
+            let (_, timer) = attempt.timers.next().filter(|(at, _)| *at <= now && !counting)?;
             Some((attempt.id, timer.map(|timer| attempt.on_silence(timer))))
         };
         while let Some((id, failure)) = self.attempts.iter().filter(|_| self.paused.is_none()).find_map(due) {
@@ -436,25 +462,39 @@ impl Call {
             }
             let mut attempt = Attempt::of_job(id, target, now, limits, follower);
             attempt.ticket = Some(ticket);
+            self.take_up(now, &mut attempt);
             return self.attempts.push(attempt);
         }
-        let ask = &self.order.ask;
+        let mut attempt = Attempt::new(id, target, now, limits);
+        attempt.voice = match endpoint.provider {
+            Provider::Runpod if self.order.ask.errand.is_none() => Voice::Proxy,
+            Provider::Fairlead => Voice::Gateway,
+            Provider::Vllm | Provider::Runpod => Voice::Server,
+        };
+        attempt.ticket = Some(ticket);
+        self.take_up(now, &mut attempt);
+        self.attempts.push(attempt);
+        self.dispatch(now, id);
+    }
+
+    /// Sends the next request of an attempt that follows no job.
+    fn dispatch(&mut self, now: Instant, id: u32) {
+        let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
+        let Some(chosen) = self.order.model.targets.get(attempt.target) else { return };
+        let endpoint = Rc::clone(&chosen.endpoint);
+        let ask = attempt.ask(&self.order.ask);
         let request = match &ask.errand {
+            _ if let Some(request) = self.count_request(attempt) => request,
             Some(errand) => errand.request(&endpoint, &ask.body, &self.attempt_id(id)),
             None if endpoint.provider == Provider::Fairlead => {
                 fairlead::request(ask, chosen, &self.order.request_id, id, now.until(self.deadline))
             }
             None => vllm::request(ask, chosen, &self.order.request_id, id),
         };
-        let mut attempt = Attempt::new(id, target, now, limits);
-        attempt.voice = match endpoint.provider {
-            Provider::Runpod if ask.errand.is_none() => Voice::Proxy,
-            Provider::Fairlead => Voice::Gateway,
-            Provider::Vllm | Provider::Runpod => Voice::Server,
-        };
-        attempt.ticket = Some(ticket);
-        attempt.exchange = Some(self.send(endpoint, request));
-        self.attempts.push(attempt);
+        let exchange = self.send(endpoint, request);
+        if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) {
+            attempt.exchange = Some(exchange);
+        }
     }
 
     /// Sends a request; the number of the exchange that it begins.
@@ -483,11 +523,11 @@ impl Call {
         if let Some(id) = self.attempts.iter().find(|attempt| attempt.is_whole()).map(|attempt| attempt.id) {
             return self.close(now, id);
         }
-        if self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
+        if self.order.policy.on_deadline == OnDeadline::Partial && (self.tell_partial(now) || self.cut_short(now)) {
             return;
         }
         self.blame_for_deadline(now);
-        let error = self.story().deadline(self.deadline_ms);
+        let error = Error { partial: self.partial_text(), ..self.story().deadline(self.deadline_ms) };
         self.fail(now, &error);
     }
 
@@ -512,7 +552,7 @@ impl Call {
 
     fn story(&self) -> Story<'_> {
         let endpoint = self.order.model.targets.get(self.last_target).map_or("", |target| &target.endpoint.name);
-        Story { endpoint, attempts: self.started, shown: self.winner.is_some(), limits: &self.limits }
+        Story { endpoint, attempts: self.started, shown: self.has_shown(), limits: &self.limits }
     }
 
     fn endpoint_name(&self) -> String {

@@ -37,6 +37,8 @@ pub enum Failure {
     Told(Box<Told>),
     /// The platform did not let the request out, or keeps its answer from us.
     Barred(Barrier),
+    /// An answer that was to go on behind another says something else than that.
+    Differs,
 }
 
 /// What a gateway of our own says of its failure: words that were made for the caller.
@@ -116,7 +118,7 @@ impl Failure {
         match self {
             // Its place in the queue is lost; a second job would only wait behind it.
             Self::Timeout(Timer::Queue) => Verdict::NextTarget,
-            Self::Unreachable | Self::Cut | Self::Timeout(_) => RETRY,
+            Self::Unreachable | Self::Cut | Self::Timeout(_) | Self::Differs => RETRY,
             // An answer of the wrong kind comes from a wrong address or a broken proxy; those do
             // not mend themselves within a call, but a proxy's error page may.
             Self::Invalid(_) => RETRY,
@@ -153,7 +155,7 @@ impl Failure {
             Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Cut => true,
             Self::Status { head, .. } => faulty(head.status, Some(head)),
             Self::InBand(error) => error.status.is_none_or(|status| faulty(status, None)),
-            Self::Barred(_) => false,
+            Self::Barred(_) | Self::Differs => false,
             // Whoever tells of others' failures is well.
             Self::Told(told) => matches!(told.error.code, Code::Internal | Code::ConfigInvalid),
             Self::Job(failure) => match &**failure {
@@ -184,7 +186,23 @@ impl Failure {
             }
             Self::Told(told) => matches!(told.error.code, Code::StreamInterrupted | Code::Internal),
             Self::Job(failure) => **failure == JobFailure::WorkerLost,
-            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Barred(_) => false,
+            Self::Unreachable | Self::Timeout(_) | Self::Invalid(_) | Self::Barred(_) | Self::Differs => false,
+        }
+    }
+
+    /// Whether this refuses the request for what it is, and not for its length.
+    pub fn refuses_form(&self) -> bool {
+        let too_long = |body: &Option<Vec<u8>>| body.as_deref().is_some_and(is_context_length);
+        self.refuses_request() && !matches!(self, Self::Status { body, .. } if too_long(body))
+    }
+
+    /// Whether this refuses the request.
+    pub fn refuses_request(&self) -> bool {
+        match self {
+            Self::Status { head, .. } => Self::is_refusal(head.status),
+            Self::InBand(error) => error.status.is_some_and(Self::is_refusal),
+            Self::Told(told) => Self::is_refusal(told.error.code.status()),
+            _ => false,
         }
     }
 
@@ -206,6 +224,7 @@ impl Failure {
             Self::Job(failure) => failure.reason().to_owned(),
             Self::Told(told) => told.error.code.as_str().to_owned(),
             Self::Barred(barrier) => barrier.as_str().to_owned(),
+            Self::Differs => "differs".to_owned(),
         }
     }
 }

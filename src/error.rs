@@ -113,6 +113,8 @@ pub struct Error {
     pub retry_after_ms: Option<u64>,
     /// The job that it is about, for a client that may know it.
     pub job: Option<IfJobs<Box<JobState>>>,
+    /// The text that had come of an answer of which the client has nothing.
+    pub partial: Option<String>,
 }
 
 /// What a client is told of its own job, in RunPod's words.
@@ -150,6 +152,8 @@ struct Fields<'a> {
     r#type: &'a str,
     param: Option<&'a str>,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -168,7 +172,7 @@ struct Envelope<'a> {
 impl Error {
     /// An error with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, retry_after_ms: None, job: None }
+        Self { code, message: message.into(), param: None, retry_after_ms: None, job: None, partial: None }
     }
 
     /// The error of a body that is over this limit of a policy, in bytes.
@@ -206,6 +210,7 @@ impl Error {
             r#type: self.code.kind(),
             param: self.param.as_deref(),
             code: self.code.as_str(),
+            partial: self.partial.as_deref(),
         }
     }
 }

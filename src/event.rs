@@ -24,10 +24,39 @@ pub enum Event {
         /// `cors`, or the code that a gateway behind this one has told.
         reason: String,
         /// `retry`, `failover`, or `line` where it waits for a place; or why not: `attempts_spent`, `nobody_left`, `no_time_left`,
-        /// `budget_spent`, `circuit_open`, `no_room`, `content_shown`, `another_attempt_runs`.
+        /// `budget_spent`, `circuit_open`, `no_room`, `another_attempt_runs`, `content_shown`; where a policy resumes
+        /// broken streams, and this one cannot be, `not_retryable`, `differs`, `dialect`, `choices`, `logprobs`, `token_ids`,
+        /// `multimodal`, `tool_calls`, `length` or `characters`.
         then: &'static str,
         /// Milliseconds until the next attempt.
         wait_ms: u64,
+    },
+    /// An attempt is to go on behind a stream that broke.
+    ResumeStarted {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name.
+        endpoint: String,
+        /// `continue`, `verify`, or `anew` where the client has nothing yet.
+        way: &'static str,
+        /// Why it is not the way that the policy names: `endpoint` (it does not continue), `refused`, `differs`, `model`
+        /// (it is asked for another one), `job`, `reasoning`, `stop`, `structured_output`, `prompt`, `sampling`,
+        /// `white_space`, or one of those that bar both ways.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<&'static str>,
+        /// Bytes of text that the client has.
+        bytes: u64,
+    },
+    /// A stream that broke goes on.
+    StreamResumed {
+        /// From 1.
+        attempt: u32,
+        /// The endpoint's name.
+        endpoint: String,
+        /// As in `ResumeStarted`.
+        way: &'static str,
+        /// Milliseconds since it broke.
+        gap_ms: u64,
     },
     /// A worker has an attempt's job now.
     JobStarted {
@@ -112,7 +141,7 @@ pub enum Event {
     },
     /// The call is over.
     CallEnded {
-        /// `ok`, an error's code, `upstream_4xx` (passed on) or `client_gone`.
+        /// `ok`, an error's code, `upstream_4xx` (passed on), `partial` (cut short at the deadline) or `client_gone`.
         outcome: String,
         /// The timer or field behind an error.
         #[serde(skip_serializing_if = "Option::is_none")]

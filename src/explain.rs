@@ -88,10 +88,34 @@ impl Story<'_> {
             ),
             Failure::Job(failure) => self.job_error(failure),
             Failure::Told(told) => return told.error.clone(),
+            Failure::Differs => (
+                Code::StreamInterrupted,
+                format!("Endpoint `{endpoint}` was asked to go on, and says something else than what has arrived."),
+                "What arrived is incomplete; ask again for a whole answer.",
+            ),
             Failure::Barred(barrier) => return self.barred(*barrier),
             Failure::Status { head, .. } => return self.status_error(head.status, retry_after(&head.headers, now)),
         };
         Error::new(code, format!("{what} {} {advice}", self.tried()))
+    }
+
+    /// The error of a stream that broke behind its first content, by the `cause`, and did not go on: because of what
+    /// came `last`, if it was tried.
+    pub fn interrupted(&self, cause: &Failure, broke_at: &str, last: Option<&Failure>, now: Instant) -> Error {
+        let told = Story { endpoint: broke_at, ..*self }.error(cause, now);
+        let what = match last {
+            None => String::new(),
+            Some(Failure::Differs) => {
+                format!(
+                    " Endpoint `{}` was asked to go on, and says something else than what has arrived.",
+                    self.endpoint
+                )
+            }
+            Some(last) => {
+                format!(" Endpoint `{}`, which was to go on, failed as well ({}).", self.endpoint, last.reason())
+            }
+        };
+        Error { code: Code::StreamInterrupted, message: told.message + &what, retry_after_ms: None, ..told }
     }
 
     /// How a job failed, and the cure.

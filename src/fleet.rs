@@ -38,6 +38,8 @@ struct Site {
     /// Made when the first job is.
     queue: Option<Box<Queue>>,
     load: Load,
+    /// It has refused to go on from a given beginning.
+    refuses_to_continue: bool,
     /// Before each entry of `models`, by its place.
     gates: Vec<(usize, Gate)>,
     /// Before all entries: it opens by an operator's word alone.
@@ -178,6 +180,11 @@ impl Fleet {
     /// How busy this endpoint is.
     pub fn load(&mut self, endpoint: usize) -> &mut Load {
         &mut self.site(endpoint).load
+    }
+
+    /// Whether this endpoint has refused to go on from a given beginning.
+    pub fn refuses_to_continue(&mut self, endpoint: usize) -> &mut bool {
+        &mut self.site(endpoint).refuses_to_continue
     }
 
     /// A place behind all who wait already.

@@ -54,6 +54,40 @@ pub(crate) fn members<'a>(json: &'a str) -> Option<Vec<(Cow<'a, str>, &'a RawVal
     serde_json::from_str(json).ok().map(|Members(members)| members)
 }
 
+/// What stands under a name; of those that stand there twice the last.
+pub(crate) fn member<'a>(members: &[(Cow<'a, str>, &'a RawValue)], name: &str) -> Option<&'a RawValue> {
+    members.iter().rfind(|(other, _)| other == name).map(|(_, value)| *value)
+}
+
+/// A list's items.
+pub(crate) fn items(json: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(json.get()).ok()
+}
+
+/// What a string says; nothing else says anything, nor does one with half a character in it.
+pub(crate) fn text_of(json: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str(json.get()).ok().map(|Text(text)| text)
+}
+
+/// A JSON string.
+pub(crate) fn string(text: &str) -> String {
+    // A string always has a JSON form.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// JSON with other text in some places, which are in their order and apart.
+pub(crate) fn edited(json: &[u8], edits: impl IntoIterator<Item = (Range<usize>, String)>) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(json.len());
+    let mut from = 0;
+    for (place, text) in edits {
+        whole.extend_from_slice(json.get(from..place.start).unwrap_or_default());
+        whole.extend_from_slice(text.as_bytes());
+        from = place.end;
+    }
+    whole.extend_from_slice(json.get(from..).unwrap_or_default());
+    whole
+}
+
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

@@ -3,7 +3,7 @@
 //! A [`Policy`] is validated when it is made; nothing downstream checks it again.
 
 use crate::{
-    config::{BackoffConfig, BreakerConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset},
+    config::{BackoffConfig, BreakerConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset, Resume},
     error::Error,
 };
 
@@ -45,6 +45,10 @@ pub struct Policy {
     pub on_deadline: OnDeadline,
     /// How a stream's bytes travel once content flows.
     pub forward: Forward,
+    /// What to do when a stream breaks behind its first content.
+    pub resume: Resume,
+    /// An answer that does not stream is streamed from the endpoint.
+    pub stream_internally: bool,
     /// Larger bodies are refused.
     pub max_request_bytes: u64,
     /// When an endpoint is left alone; `None`: never.
@@ -115,6 +119,8 @@ impl Default for Policy {
             commit_after_ms: 10_000,
             on_deadline: OnDeadline::Error,
             forward: Forward::Checked,
+            resume: Resume::Off,
+            stream_internally: false,
             max_request_bytes: 26_214_400,
             breaker: Some(BreakerPolicy::default()),
             budget: BudgetPolicy { capacity: 100, transient_cost: 14, throttled_cost: 5, refund: 1 },
@@ -226,6 +232,8 @@ impl Policy {
         policy.breaker = config.breaker.enabled.unwrap_or(true).then_some(breaker);
         policy.on_deadline = config.on_deadline.unwrap_or(policy.on_deadline);
         policy.forward = config.forward.unwrap_or(policy.forward);
+        policy.resume = config.resume.unwrap_or(policy.resume);
+        policy.stream_internally = config.stream_internally.unwrap_or(policy.stream_internally);
         policy
     }
 

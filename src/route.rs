@@ -102,13 +102,21 @@ impl Route {
         }
     }
 
-    /// An attempt at this target failed. A `Retry-After` of more than `longest_ms` is not waited
-    /// for.
-    pub fn on_failure(&mut self, target: usize, failure: &Failure, verdict: Verdict, now: Instant, longest_ms: u64) {
+    /// An attempt at this target failed, and its endpoint may have `died` under the request. A `Retry-After` of more
+    /// than `longest_ms` is not waited for.
+    pub fn on_failure(
+        &mut self,
+        target: usize,
+        failure: &Failure,
+        verdict: Verdict,
+        died: bool,
+        now: Instant,
+        longest_ms: u64,
+    ) {
         let Some(Hop { endpoint, model, .. }) = self.hops.get(target) else { return };
         let (endpoint, model) = (*endpoint, model.clone());
         self.lost = self.lost.saturating_add((failure.of_job() == Some(&JobFailure::SubmissionLost)).into());
-        if failure.is_death() && !self.deaths.contains(&endpoint) {
+        if died && !self.deaths.contains(&endpoint) {
             self.deaths.push(endpoint);
         }
         // An endpoint stands as it does under whatever model's name it is asked.
@@ -295,7 +303,7 @@ mod tests {
 
     fn fail(route: &mut Route, target: usize, failure: &Failure, verdict: Verdict) -> Next {
         route.on_attempt(target);
-        route.on_failure(target, failure, verdict, NOW, 30_000);
+        route.on_failure(target, failure, verdict, failure.is_death(), NOW, 30_000);
         route.next(|_| false)
     }
 

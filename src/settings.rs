@@ -49,6 +49,8 @@ pub struct Endpoint {
     pub via: Option<String>,
     /// Its jobs may be submitted and followed by clients themselves.
     pub native: bool,
+    /// It can go on from a given beginning of an answer.
+    pub can_continue: bool,
     /// The longest that a job may run, in milliseconds, whatever is asked for.
     pub max_execution_ms: u64,
     /// The longest that a job may exist, in milliseconds from its submission.

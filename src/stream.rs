@@ -6,8 +6,10 @@
 
 mod answer;
 mod pattern;
+mod transcript;
 
 pub use answer::{Flaw, check_answer};
+pub use transcript::Transcript;
 
 use crate::{
     api::Dialect,
@@ -24,17 +26,28 @@ use std::{borrow::Cow, fmt};
 
 /// What one event means to the call.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Seen<'e> {
     /// Part of the stream, but no content: roles, usage, keepalives of the API.
     Nothing,
     /// Something that a reader of the answer would see.
-    Content,
+    Content(Said<'e>),
     /// The endpoint gave up.
     Error(InBand),
     /// `[DONE]`.
     Done,
     /// Not what this dialect sends; to be dropped.
     Malformed,
+}
+
+/// What an event says. Texts are the insides of JSON strings, as they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said<'e> {
+    /// Of the answer's text.
+    pub content: &'e [u8],
+    /// Of what the model thinks first.
+    pub reasoning: &'e [u8],
+    /// Something else: a tool call, a refusal, another choice, another dialect.
+    pub other: bool,
 }
 
 /// An error that came inside a 200.
@@ -91,6 +104,8 @@ pub struct Proof {
     patterns: [Pattern; PATTERNS],
 }
 
+const OTHER: Said<'static> = Said { content: b"", reasoning: b"", other: true };
+
 /// Choices that are told apart when tokens are compared; further ones share.
 const PATTERNS: usize = 4;
 
@@ -115,6 +130,11 @@ impl Proof {
         }
     }
 
+    /// Whether this choice has ended.
+    pub fn has_ended(&self, choice: usize) -> bool {
+        self.finished.binary_search(&choice).is_ok()
+    }
+
     /// Whether a whole stream ends in `[DONE]`.
     pub const fn ends_in_done(&self) -> bool {
         matches!(self.dialect, Dialect::Chat | Dialect::Completions)
@@ -126,9 +146,9 @@ impl Proof {
     }
 
     /// Takes in one event.
-    pub fn observe(&mut self, event: &Fields<'_>) -> Seen {
-        if self.patterns.iter().any(|pattern| pattern.fits(&event.data)) {
-            return Seen::Content;
+    pub fn observe<'e>(&mut self, event: &'e Fields<'_>) -> Seen<'e> {
+        if let Some(said) = self.patterns.iter().find_map(|pattern| pattern.read(&event.data)) {
+            return Seen::Content(said);
         }
         if *event.data == *b"[DONE]" {
             return Seen::Done;
@@ -139,7 +159,7 @@ impl Proof {
         }
     }
 
-    fn observe_choices(&mut self, data: &[u8]) -> Seen {
+    fn observe_choices<'e>(&mut self, data: &'e [u8]) -> Seen<'e> {
         let Ok(chunk) = read_object::<ChoicesChunk>(data) else { return Seen::Malformed };
         if let Some(error) = chunk.error {
             return Seen::Error(InBand::from_json(error.get().as_bytes()));
@@ -150,28 +170,28 @@ impl Proof {
         if let Some(usage) = chunk.usage {
             self.usage = usage;
         }
-        let Choices { content, text, finished, aborted } = chunk.choices.unwrap_or_default();
+        let Choices { content, text, said, finished, aborted } = chunk.choices.unwrap_or_default();
         if aborted {
             return Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
         }
         if let Some((index, text)) = text.filter(|_| finished.is_empty() && chunk.usage.is_none()) {
-            self.learn(index, data, text);
+            self.learn(index, data, text, said);
         }
         for index in finished.into_iter().filter(|index| *index < self.choices) {
             if let Err(place) = self.finished.binary_search(&index) {
                 self.finished.insert(place, index);
             }
         }
-        if content { Seen::Content } else { Seen::Nothing }
+        if content { Seen::Content(said) } else { Seen::Nothing }
     }
 
-    fn learn(&mut self, index: usize, event: &[u8], text: &RawValue) {
+    fn learn(&mut self, index: usize, event: &[u8], text: &RawValue, said: Said<'_>) {
         if let Some(pattern) = self.patterns.get_mut(index % PATTERNS) {
-            pattern.learn(event, text.get());
+            pattern.learn(event, text.get(), said);
         }
     }
 
-    fn observe_named(&mut self, data: &[u8]) -> Seen {
+    fn observe_named<'e>(&mut self, data: &'e [u8]) -> Seen<'e> {
         let Ok(event) = read_object::<NamedEvent>(data) else { return Seen::Malformed };
         let kind = event.r#type.map_or(Cow::Borrowed(""), |Text(kind)| kind);
         if let Some(error) = event.error.filter(|_| kind == "error" || kind.is_empty()) {
@@ -193,11 +213,11 @@ impl Proof {
             }
             "content_block_delta" => {
                 if let Some(text) = event.delta.and_then(BlockDelta::text).filter(|_| told.is_none()) {
-                    self.learn(0, data, text);
+                    self.learn(0, data, text, OTHER);
                 }
-                Seen::Content
+                Seen::Content(OTHER)
             }
-            kind if kind.starts_with("response.") && kind.ends_with(".delta") => Seen::Content,
+            kind if kind.starts_with("response.") && kind.ends_with(".delta") => Seen::Content(OTHER),
             _ => Seen::Nothing,
         }
     }
@@ -296,6 +316,8 @@ struct Choices<'a> {
     content: bool,
     /// Where that is a single string: of which choice, and the string.
     text: Option<(usize, &'a RawValue)>,
+    /// What they say.
+    said: Said<'a>,
     /// Those that end here. Empty, hence without an allocation, in every event but the last ones.
     finished: Vec<usize>,
     /// One of them was given up by the endpoint.
@@ -319,9 +341,14 @@ impl<'de> Visitor<'de> for ChoicesVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Choices<'de>, A::Error> {
         let mut choices = Choices::default();
+        let mut alone = true;
         while let Some(choice) = items.next_element::<Choice>()? {
             let delta = choice.delta.unwrap_or_default();
             choices.content |= choice.text.is_some_and(is_content) || delta.has_content();
+            let said = choice.text.map_or_else(|| delta.said(), |text| inside(text).map_or(OTHER, said_content));
+            alone &= choice.index.unwrap_or_default() == 0;
+            choices.said = if alone { said } else { OTHER };
+            alone = false;
             choices.text = choice.text.or_else(|| delta.text()).map(|text| (choice.index.unwrap_or_default(), text));
             match choice.finish_reason.as_ref().map(|Text(reason)| &**reason) {
                 // Some servers send an empty one with every event.
@@ -374,6 +401,20 @@ impl<'a> Delta<'a> {
             .any(is_content)
     }
 
+    fn said(&self) -> Said<'a> {
+        let text = |value: Option<&'a RawValue>| match value.filter(|value| is_content(value)) {
+            None => Some(&b""[..]),
+            Some(value) => inside(value),
+        };
+        let others = [self.refusal, self.tool_calls, self.function_call].into_iter().flatten().any(is_content);
+        // Some servers send what the model thinks under both names.
+        let thought = [self.reasoning, self.reasoning_content].into_iter().find(|value| value.is_some_and(is_content));
+        match (text(self.content), text(thought.flatten())) {
+            (Some(content), Some(reasoning)) => Said { content, reasoning, other: others },
+            _ => OTHER,
+        }
+    }
+
     /// The string that the next event may have another of.
     fn text(&self) -> Option<&'a RawValue> {
         [self.content, self.reasoning, self.reasoning_content]
@@ -405,8 +446,17 @@ fn is_error(object: &RawValue) -> bool {
     object.get() == "\"error\""
 }
 
+/// The inside of a JSON string.
+fn inside(value: &RawValue) -> Option<&[u8]> {
+    Some(value.get().strip_prefix('"')?.strip_suffix('"')?.as_bytes())
+}
+
+const fn said_content(content: &[u8]) -> Said<'_> {
+    Said { content, reasoning: b"", other: false }
+}
+
 /// Neither an empty string nor an empty list.
-fn is_content(value: &RawValue) -> bool {
+pub(crate) fn is_content(value: &RawValue) -> bool {
     !matches!(value.get(), "\"\"" | "[]" | "{}" | "null")
 }
 
@@ -414,9 +464,18 @@ fn is_content(value: &RawValue) -> bool {
 mod tests {
     use super::*;
 
-    fn observe(proof: &mut Proof, data: &str) -> Seen {
-        proof.observe(&Fields { name: b"", data: Cow::Borrowed(data.as_bytes()) })
+    fn observe(proof: &mut Proof, data: &str) -> Seen<'static> {
+        // Told apart by what it is, not by what it says.
+        match proof.observe(&Fields { name: b"", data: Cow::Borrowed(data.as_bytes()) }) {
+            Seen::Content(_) => CONTENT,
+            Seen::Nothing => Seen::Nothing,
+            Seen::Error(error) => Seen::Error(error),
+            Seen::Done => Seen::Done,
+            Seen::Malformed => Seen::Malformed,
+        }
     }
+
+    const CONTENT: Seen<'static> = Seen::Content(OTHER);
 
     #[test]
     fn a_chat_is_whole_when_every_choice_has_finished() {
@@ -428,7 +487,7 @@ mod tests {
             ),
             Seen::Nothing
         );
-        assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}]}"#), Seen::Content);
+        assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}]}"#), CONTENT);
         assert_eq!(
             observe(&mut proof, r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#),
             Seen::Nothing
@@ -459,10 +518,10 @@ mod tests {
         ] {
             let mut proof = Proof::new(Dialect::Chat, 1);
             let seen = observe(&mut proof, &format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#));
-            assert_eq!(seen == Seen::Content, content, "{delta}");
+            assert_eq!(seen == CONTENT, content, "{delta}");
         }
         let mut proof = Proof::new(Dialect::Completions, 1);
-        assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"text":" the"}]}"#), Seen::Content);
+        assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"text":" the"}]}"#), CONTENT);
         assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"text":""}]}"#), Seen::Nothing);
     }
 
@@ -520,7 +579,7 @@ mod tests {
         );
         assert_eq!(
             observe(&mut proof, r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Y"},"index":0}"#),
-            Seen::Content
+            CONTENT
         );
         observe(
             &mut proof,
@@ -533,7 +592,7 @@ mod tests {
 
         let mut proof = Proof::new(Dialect::Responses, 1);
         assert_eq!(observe(&mut proof, r#"{"type":"response.created","response":{"error":null}}"#), Seen::Nothing);
-        assert_eq!(observe(&mut proof, r#"{"type":"response.output_text.delta","delta":"Y"}"#), Seen::Content);
+        assert_eq!(observe(&mut proof, r#"{"type":"response.output_text.delta","delta":"Y"}"#), CONTENT);
         observe(
             &mut proof,
             r#"{"type":"response.completed","response":{"usage":{"input_tokens":7,"output_tokens":4}}}"#,

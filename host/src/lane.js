@@ -14,6 +14,8 @@ export class Lane {
   #since = 0;
   /** A timer ran out meanwhile. */
   #interrupted = false;
+  /** How often it was begun or left. */
+  #turn = 0;
 
   /**
    * Carries the chunks of `exchange` to `writer` until `look` refuses one, or something ends.
@@ -23,6 +25,7 @@ export class Lane {
    */
   async run(exchange, writer, look) {
     const { reader } = exchange;
+    const turn = ++this.#turn;
     for (;;) {
       let result;
       try {
@@ -30,6 +33,8 @@ export class Lane {
       } catch {
         return READ_FAILED;
       }
+      // It was left while this was read, and another exchange goes on.
+      if (turn !== this.#turn) return FOR_NOW;
       if (result.done) {
         exchange.ended();
         return ENDED;
@@ -52,6 +57,11 @@ export class Lane {
         return FOR_NOW;
       }
     }
+  }
+
+  /** Nothing that is still being read counts. */
+  leave() {
+    this.#turn += 1;
   }
 
   /** Milliseconds that the client took over the chunk before, told once. */

@@ -30,6 +30,8 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn run(this: &Lane, exchange: &JsExchange, writer: &Writer, look: &Look) -> Promise;
     #[wasm_bindgen(method)]
+    fn leave(this: &Lane);
+    #[wasm_bindgen(method)]
     fn waited(this: &Lane) -> f64;
     #[wasm_bindgen(method)]
     fn interrupt(this: &Lane) -> f64;
@@ -185,7 +187,8 @@ impl<R: Runtime<Chunk = JsChunk, Exchange = Fetch>> Pump<R> {
                     return Progress::Broken;
                 }
             }
-            if ended {
+            if ended || !self.body.borrow().is_steady() {
+                self.lane.leave();
                 return Progress::Going;
             }
         }

@@ -342,7 +342,9 @@ impl Call {
     pub(super) fn on_served(&mut self, now: Instant, id: u32) {
         let since = self.attempts.iter().find(|attempt| attempt.id == id).and_then(|attempt| attempt.ticket.as_ref());
         let streamed = self.first_content.filter(|_| self.order.ask.stream);
-        let first_content_ms = since.zip(streamed).map(|(ticket, at)| at.since(ticket.since));
+        // That of a stream which goes on behind another came before this attempt.
+        let own = since.zip(streamed).filter(|(ticket, at)| *at >= ticket.since);
+        let first_content_ms = own.map(|(ticket, at)| at.since(ticket.since));
         if streamed.is_none() {
             let endpoint = self.endpoint_index(self.last_target);
             self.fleet.borrow_mut().load(endpoint).on_success();

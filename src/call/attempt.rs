@@ -1,6 +1,6 @@
 //! One attempt of a call: an exchange with one endpoint, from its head to a proved answer.
 
-use super::{Emit, admission::Ticket, job::Follower};
+use super::{Emit, admission::Ticket, job::Follower, resume::Resuming};
 use crate::{
     api::Dialect,
     ask::Ask,
@@ -9,8 +9,9 @@ use crate::{
     jobs::{IfJobs, Op},
     message::{Barrier, Headers, ResponseHead},
     provider::{fairlead, runpod, vllm},
+    splice::{Differs, Splice},
     sse::Decoder,
-    stream::{Flaw, Proof, Seen, Usage, check_answer},
+    stream::{Flaw, Proof, Seen, Transcript, Usage, check_answer},
     time::Instant,
 };
 use serde::de::IgnoredAny;
@@ -45,6 +46,10 @@ pub(super) struct Attempt {
     /// Its leave to be under way; none once its outcome is told.
     pub(super) ticket: Option<Ticket>,
     pub(super) voice: Voice,
+    /// What the client has of the answer that it brings, where that is kept.
+    pub(super) transcript: Option<Box<Transcript>>,
+    /// How it goes on behind another, if it does.
+    pub(super) resuming: Option<Box<Resuming>>,
     reply: Reply,
     /// Of an answer that does not stream.
     usage: Usage,
@@ -115,7 +120,19 @@ impl Attempt {
     pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
         let timers = AttemptTimers::new(now, limits);
         let (reply, usage) = (Reply::Awaited, Usage::default());
-        Self { id, target, exchange: None, job: None, timers, ticket: None, voice: Voice::Server, reply, usage }
+        Self {
+            id,
+            target,
+            exchange: None,
+            job: None,
+            timers,
+            ticket: None,
+            voice: Voice::Server,
+            transcript: None,
+            resuming: None,
+            reply,
+            usage,
+        }
     }
 
     /// An attempt that follows a job.
@@ -136,7 +153,10 @@ impl Attempt {
 
     /// When something is to be done for it.
     pub(super) fn next(&self) -> impl Iterator<Item = Instant> {
-        let timer = self.timers.next().map(|(at, _)| at);
+        let timer = match self.resuming.as_ref().and_then(|resuming| resuming.counting_until()) {
+            Some(at) => Some(at),
+            None => self.timers.next().map(|(at, _)| at),
+        };
         timer.into_iter().chain(self.job.as_ref().and_then(|follower| follower.job.next()))
     }
 
@@ -225,16 +245,25 @@ impl Attempt {
     pub(super) fn on_bytes_of_job(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Emit>) -> Result<(), Failure> {
         let mut own = Vec::new();
         let malformed = self.counts().malformed;
-        let seen = self.on_chunk(now, bytes, &mut own);
+        let seen = self.on_copied(now, bytes, &mut own);
         if self.counts().malformed > malformed {
             // A server's events are well formed: a piece in the middle is missing. What follows in
             // these bytes would stand behind a gap.
             return Err(JobFailure::Gap.into());
         }
-        out.extend(own.into_iter().map(|emit| match emit {
-            Emit::Slice(range) => Emit::Bytes(bytes.get(range).unwrap_or_default().to_vec()),
-            emit => emit,
-        }));
+        out.append(&mut own);
+        seen
+    }
+
+    /// Takes in bytes, and lets out what may go on of them as bytes of its own.
+    pub(super) fn on_copied(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Emit>) -> Result<(), Failure> {
+        let from = out.len();
+        let seen = self.on_chunk(now, bytes, out);
+        for emit in out.iter_mut().skip(from) {
+            if let Emit::Slice(range) = emit {
+                *emit = Emit::Bytes(bytes.get(range.clone()).unwrap_or_default().to_vec());
+            }
+        }
         seen
     }
 
@@ -262,8 +291,31 @@ impl Attempt {
                 out.push(Emit::Slice(0..chunk.len()));
                 Ok(())
             }
-            Reply::Stream(stream) => stream.on_chunk(now, chunk, &mut self.timers, out),
+            Reply::Stream(stream) => {
+                let splice = self.resuming.as_mut().and_then(|resuming| resuming.splice.as_mut());
+                stream.on_chunk(now, chunk, &mut self.timers, self.transcript.as_deref_mut(), splice, out)
+            }
         }
+    }
+
+    /// What its endpoint is asked, where the client asks for this.
+    pub(super) fn ask<'a>(&'a self, own: &'a Ask) -> &'a Ask {
+        self.resuming.as_ref().and_then(|resuming| resuming.ask.as_deref()).unwrap_or(own)
+    }
+
+    /// What the client has of the answer, to go on from.
+    pub(super) fn take_transcript(&mut self) -> Option<Box<Transcript>> {
+        let mut transcript = self.transcript.take()?;
+        if self.resuming.is_none() {
+            transcript.usage = self.counts().usage;
+        }
+        Some(transcript)
+    }
+
+    /// Those of so many choices that have not ended.
+    pub(super) fn open_choices(&self, choices: usize) -> Vec<usize> {
+        let has_ended = |index: &usize| matches!(&self.reply, Reply::Stream(stream) if stream.proof.has_ended(*index));
+        (0..choices).filter(|index| !has_ended(index)).collect()
     }
 
     /// The response is at its end: either the answer is whole, or this attempt has failed.
@@ -389,6 +441,8 @@ impl Stream {
         now: Instant,
         chunk: &[u8],
         timers: &mut AttemptTimers,
+        mut transcript: Option<&mut Transcript>,
+        mut splice: Option<&mut Splice>,
         out: &mut Vec<Emit>,
     ) -> Result<(), Failure> {
         if self.closed {
@@ -399,24 +453,50 @@ impl Stream {
         let too_long = Failure::Invalid("an event of more than 16 MiB");
         while let Some(block) = self.decoder.next(chunk, &mut at).map_err(|_| too_long.clone())? {
             let fields = block.fields();
-            let is_event = fields.is_some();
-            self.events = self.events.saturating_add(is_event.into());
-            let seen = fields.map_or(Seen::Nothing, |fields| self.proof.observe(&fields));
+            self.events = self.events.saturating_add(fields.is_some().into());
+            let had_ended = self.proof.is_whole();
+            let seen = fields.as_ref().map_or(Seen::Nothing, |fields| self.proof.observe(fields));
             let holds = self.holds_end && self.proof.is_whole();
             match seen {
-                Seen::Nothing | Seen::Content if holds => {
-                    content |= seen == Seen::Content;
-                    self.tail.extend_from_slice(block.bytes);
-                }
-                Seen::Nothing | Seen::Content => {
-                    content |= seen == Seen::Content;
-                    if seen == Seen::Content || self.held.len() > MAX_HELD {
-                        show(&mut self.shown, &mut self.held, out);
+                Seen::Nothing | Seen::Content(_) => {
+                    let said = if let Seen::Content(said) = seen { Some(said) } else { None };
+                    content |= said.is_some();
+                    if let Some(transcript) = transcript.as_deref_mut().filter(|_| fields.is_some()) {
+                        // Only counts stand behind the end.
+                        transcript.usage_told |= had_ended;
                     }
-                    if self.shown {
-                        pass_on(block.bytes, block.range, out);
-                    } else if is_event {
-                        self.held.extend_from_slice(block.bytes);
+                    match (&fields, splice.as_deref_mut()) {
+                        (Some(fields), Some(splice)) => {
+                            let Some(spliced) = splice.pass(&fields.data).map_err(|Differs| Failure::Differs)? else {
+                                continue;
+                            };
+                            let event = [b"data: ", spliced.json.as_bytes(), b"\n\n"].concat();
+                            if holds {
+                                self.tail.extend_from_slice(&event);
+                                continue;
+                            }
+                            if let Some(transcript) = transcript.as_deref_mut() {
+                                transcript.add(spliced.said());
+                                transcript.usage = spliced.usage.unwrap_or(transcript.usage);
+                            }
+                            self.shown = true;
+                            out.push(Emit::Bytes(event));
+                        }
+                        _ if holds => self.tail.extend_from_slice(block.bytes),
+                        (fields, _) => {
+                            if let (Some(transcript), Some(fields)) = (transcript.as_deref_mut(), fields) {
+                                transcript.meet(&fields.data);
+                                said.into_iter().for_each(|said| transcript.add(said));
+                            }
+                            if said.is_some() || self.held.len() > MAX_HELD {
+                                show(&mut self.shown, &mut self.held, out);
+                            }
+                            if self.shown {
+                                pass_on(block.bytes, block.range, out);
+                            } else if fields.is_some() {
+                                self.held.extend_from_slice(block.bytes);
+                            }
+                        }
                     }
                 }
                 Seen::Malformed => self.malformed = self.malformed.saturating_add(1),

@@ -167,7 +167,10 @@ impl Call {
         let unfit = self.order.ask.api.takes_form() || self.route.has_lost_enough();
         let passed_by =
             |Target { endpoint, .. }: &Target| endpoint.takes_jobs() && (unfit || !self.affords_a_job(endpoint));
-        self.route.next(|target| full.contains(&target) || self.order.model.targets.get(target).is_some_and(passed_by))
+        // Nobody is asked to go on who cannot.
+        let broken = self.interruption.is_some();
+        let is_out = |target| full.contains(&target) || broken && self.way(target).is_err();
+        self.route.next(|target| is_out(target) || self.order.model.targets.get(target).is_some_and(passed_by))
     }
 
     /// Gets in line at these targets, or says that it is still there. False: it has waited long enough, or too many

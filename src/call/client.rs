@@ -13,12 +13,17 @@ impl Call {
     pub(super) fn show(&mut self, now: Instant, id: u32) {
         if self.winner.is_none() {
             self.winner = Some(id);
-            self.first_content = Some(now);
-            self.on_first_content(now, id);
+            if self.interruption.is_some() {
+                self.on_resumed(now, id);
+            } else {
+                self.first_content = Some(now);
+                self.on_first_content(now, id);
+            }
             let losers: Vec<u32> =
                 self.attempts.iter().map(|attempt| attempt.id).filter(|other| *other != id).collect();
             losers.into_iter().for_each(|id| self.drop_attempt(now, id));
-            if let Some((status, headers)) = self.attempts.first().and_then(Attempt::returned) {
+            let returned = self.attempts.first().and_then(Attempt::returned);
+            if let Some((status, headers)) = returned.filter(|_| !self.is_internal()) {
                 self.commit(now, status, headers);
             }
         }
@@ -31,6 +36,7 @@ impl Call {
     }
 
     pub(super) fn emit(&mut self, now: Instant, emit: Emit) {
+        let Some(emit) = self.keep(emit) else { return };
         let emit = match emit {
             // What has gone out unseen may end inside an event.
             Emit::Bytes(bytes) if self.piped => Emit::Bytes([BLANK_LINE, &bytes].concat()),
@@ -54,7 +60,7 @@ impl Call {
         if std::mem::replace(&mut self.committed, true) {
             return;
         }
-        let streams = self.order.ask.stream && status == 200;
+        let streams = self.streams_out() && status == 200;
         if streams {
             headers.set("cache-control", "no-cache");
             // Asks nginx and its like not to collect the stream before they pass it on.
@@ -86,7 +92,7 @@ impl Call {
             }
             self.commit(now, error.code.status(), headers);
             self.emit(now, Emit::Bytes(error.body(dialect)));
-        } else if self.order.ask.stream {
+        } else if self.streams_out() {
             self.emit(now, Emit::Bytes(error.event(dialect)));
         } else {
             // Half of an answer that does not stream has gone out, which nothing but a broken
@@ -97,6 +103,11 @@ impl Call {
     }
 
     pub(super) fn end(&mut self, now: Instant, whole: bool, outcome: &str, param: Option<String>) {
+        if matches!(outcome, "ok" | "partial")
+            && let Err(error) = self.deliver(now)
+        {
+            return self.fail(now, &error);
+        }
         let winner = self.attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
         let counts = winner.map(Attempt::counts).unwrap_or_default();
         self.over = true;
@@ -110,7 +121,7 @@ impl Call {
             param,
             endpoint: (self.started > 0).then(|| self.endpoint_name()),
             attempts: self.started,
-            stream: self.order.ask.stream,
+            stream: self.streams_out(),
             first_content_ms: self.first_content.map(|at| at.since(self.order.arrived)),
             total_ms: now.since(self.order.arrived),
             bytes: self.bytes,

@@ -23,24 +23,35 @@ impl Call {
         // The limit of a job that follows from the deadline comes shortly before it.
         let out_of_time = matches!(failure.of_job(), Some(JobFailure::TimedOut { .. } | JobFailure::Expired));
         let late = now.until(self.deadline) <= runpod::EXECUTION_MARGIN_MS;
-        if out_of_time && late && self.order.policy.on_deadline == OnDeadline::Partial && self.tell_partial(now) {
+        let partial = self.order.policy.on_deadline == OnDeadline::Partial;
+        if out_of_time && late && partial && (self.tell_partial(now) || self.cut_short(now)) {
             return;
         }
-        if self.winner == Some(id) {
-            self.tell_failure(id, &failure, "content_shown", 0);
+        let shown = self.winner == Some(id);
+        if shown && self.end_finished(now, id) {
+            return;
+        }
+        if shown && let Err(why) = self.interrupt(now, id, &failure) {
+            self.tell_failure(id, &failure, why, 0);
+            if self.interruption.is_some() {
+                return self.fail_interrupted(now, None);
+            }
             let error = self.story().error(&failure, now);
             return self.fail(now, &error);
         }
         if submitting && failure.of_job() != Some(&JobFailure::SubmissionLost) {
             self.route.on_lost_submission();
         }
+        let otherwise = if shown { None } else { self.on_not_resumed(id, &failure) };
         self.drop_attempt(now, id);
-        let verdict = failure.verdict(now);
+        let verdict = otherwise.unwrap_or_else(|| failure.verdict(now));
         if matches!(verdict, Verdict::Retry { .. } | Verdict::NextTarget) {
             let endpoint = self.endpoint_index(target);
             self.fleet.borrow_mut().load(endpoint).on_failure(now);
         }
-        self.route.on_failure(target, &failure, verdict, now, self.order.policy.retry_after_max_ms);
+        // Whoever has brought content of the answer has not died of the question.
+        let died = failure.is_death() && !(shown && failure == Failure::Cut);
+        self.route.on_failure(target, &failure, verdict, died, now, self.order.policy.retry_after_max_ms);
         if !self.attempts.is_empty() {
             return self.tell_failure(id, &failure, "another_attempt_runs", 0);
         }
@@ -83,6 +94,9 @@ impl Call {
 
     /// No attempt is left: the last failure becomes the client's answer.
     pub(super) fn give_up(&mut self, now: Instant, failure: &Failure) {
+        if self.interruption.is_some() {
+            return self.fail_interrupted(now, Some(failure));
+        }
         match failure {
             // RunPod does not know the job, or not any more.
             Failure::Status { head, .. } if head.status == 404 && self.asks_about_a_job() => {

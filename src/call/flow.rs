@@ -68,7 +68,7 @@ impl Call {
     /// Whether nothing is left to do for now but to bring one attempt's content to the client.
     pub fn is_steady(&self) -> bool {
         let polls = self.attempts.iter().any(|attempt| attempt.job.is_some());
-        self.winner.is_some() && self.order.ask.stream && !polls && !self.has_output()
+        self.winner.is_some() && self.streams_out() && !polls && !self.has_output()
     }
 
     /// Whether an output waits to be taken.
@@ -89,7 +89,8 @@ impl Call {
     /// For how many milliseconds at a time the host may leave an answer that it carries by a pipe
     /// of its own unseen; `None` where every chunk must be seen before it goes on.
     pub fn may_pipe(&self) -> Option<u64> {
-        let wanted = self.order.policy.forward == Forward::Native && !self.piped && self.is_steady();
+        let native = self.order.policy.forward == Forward::Native && !self.keeps_transcript();
+        let wanted = native && !self.piped && self.is_steady();
         // Half an event is still with the core: the rest of it cannot go ahead of it.
         let possible = wanted && self.attempts.iter().all(Attempt::is_between_events);
         possible.then(|| self.limits.rest_ms())

@@ -190,7 +190,7 @@ impl Call {
             None => None,
         };
         let endpoint = Rc::clone(&target.endpoint);
-        let ask = &self.order.ask;
+        let ask = attempt.resuming.as_ref().and_then(|resuming| resuming.ask.as_deref()).unwrap_or(&self.order.ask);
         let request = match (op, &ask.errand) {
             (Op::Submit, Some(_)) => runpod::submission(&endpoint, Rc::clone(&ask.body), &request_id),
             (Op::Submit, None) => {
@@ -380,7 +380,7 @@ impl Call {
         }
         match end {
             // Not before it is known to go on: another attempt would wait behind what the client is told.
-            None if queued && self.order.ask.stream && !self.committed => {
+            None if queued && self.streams_out() && !self.committed => {
                 self.commit_stream(now);
                 if let Some(comment) = self.queue_comment(now) {
                     self.emit(now, Emit::Bytes(comment));

@@ -11,7 +11,8 @@
 //! 3. An end or a failure goes to [`Body::take_in`], and the lane ends.
 //! 4. Meanwhile [`Body::poll_other`] watches the timers and the client. When it is ready,
 //!    [`Body::take_piece`] gives what the client gets of it, and the lane goes on, unless the call
-//!    is over.
+//!    is over, or [`Body::is_steady`] says that this exchange is (a stream that stalled goes on
+//!    elsewhere): then the host leaves the lane, and a chunk that it reads behind that is nobody's.
 //! 5. While the client has not taken a chunk, nothing is read: the host says so by [`Slow`], and
 //!    that time is not the endpoint's silence. If a timer ran out meanwhile, the lane ends behind
 //!    the write, so that the timers are armed anew.
@@ -41,11 +42,16 @@ impl<R: Runtime> Body<R> {
     /// The exchange whose answer the client has begun to get, while there is nothing else to do
     /// than to carry its chunks over.
     pub fn steady(&mut self) -> Option<&mut R::Exchange> {
-        if self.over || !self.call.is_steady() || self.exchanges.len() != 1 {
+        if !self.is_steady() {
             return None;
         }
         self.resume();
         self.exchanges.first_mut().map(|(_, exchange)| exchange)
+    }
+
+    /// Whether there is such an exchange.
+    pub fn is_steady(&self) -> bool {
+        !self.over && self.call.is_steady() && self.exchanges.len() == 1
     }
 
     /// Takes in a chunk. `true`: it goes on as it is. `false`: what it comes to is among the next

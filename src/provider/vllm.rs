@@ -1,7 +1,9 @@
 //! vLLM, and every other server that speaks OpenAI's HTTP.
 
 use crate::{
+    api::Api,
     ask::Ask,
+    json::string,
     message::{Headers, Method, Request},
     settings::{Endpoint, Target},
 };
@@ -26,6 +28,18 @@ pub fn request(ask: &Ask, target: &Target, request_id: &str, attempt: u32) -> Re
     Request { method: Method::Post, url, headers, body: ask.body_for(target.model.as_deref()) }
 }
 
+/// Asks a server how many tokens this text is to the model that a call asks it for.
+pub fn count_request(ask: &Ask, target: &Target, text: &str, request_id: &str) -> Request {
+    let model = string(target.model.as_deref().unwrap_or(&ask.model));
+    let body = format!(r#"{{"model":{model},"prompt":{},"add_special_tokens":false}}"#, string(text));
+    let mut headers = Headers::from_iter([("content-type", "application/json"), ("x-request-id", request_id)]);
+    if let Some(key) = &target.endpoint.api_key {
+        headers.set("authorization", format!("Bearer {}", key.reveal()));
+    }
+    let url = url(&target.endpoint, Api::Tokenize.path());
+    Request { method: Method::Post, url, headers, body: body.into_bytes().into() }
+}
+
 /// Routes below `/v1` stand below the endpoint's prefix, the others at its root.
 fn url(endpoint: &Endpoint, path: &str) -> String {
     let Endpoint { root, prefix, .. } = endpoint;
@@ -48,7 +62,7 @@ pub fn returned(headers: &Headers) -> Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::Api, settings::Secret};
+    use crate::settings::Secret;
     use std::rc::Rc;
 
     fn target(root: &str, prefix: &'static str) -> Target {

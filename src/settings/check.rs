@@ -4,8 +4,8 @@ use super::{DEFAULT_POLICY, Endpoint, Environment, Model, Reading, Secret, Setti
 use crate::{
     access::{self, Client},
     config::{
-        self, ClientConfig, Config, EndpointConfig, List, Mistake, Mode, ModelConfig, Named, OnDeadline, PolicyConfig,
-        Provider, Resume, Strategy, TargetConfig, named,
+        self, ClientConfig, Config, EndpointConfig, List, Mistake, Mode, ModelConfig, Named, PolicyConfig, Provider,
+        Strategy, TargetConfig, named,
     },
     jobs,
     policy::Policy,
@@ -108,7 +108,6 @@ impl Check<'_> {
                 format!("names the binding `{via}`, which this Worker does not have: add it to wrangler.toml"),
             );
         }
-        self.no_effect(path, "continue", config.r#continue.is_some());
         let max_concurrency =
             config.max_concurrency.map(|most| self.count(path, "max_concurrency", Some(most), 1, 1, 1_000_000));
         if config.provider.is_none() {
@@ -167,6 +166,7 @@ impl Check<'_> {
             api_key,
             via: config.via.clone(),
             native,
+            can_continue: config.r#continue.unwrap_or(provider == Provider::Vllm),
             max_execution_ms,
             max_ttl_ms,
             max_subrequests,
@@ -191,17 +191,7 @@ impl Check<'_> {
 
     fn policy(&mut self, name: &str, config: &PolicyConfig) -> Policy {
         let path = format!("policies.{name}");
-        if config.on_deadline == Some(OnDeadline::Partial) {
-            let message = "`partial` has an effect on `/runpod/…/runsync` only in this version";
-            self.warnings.push(Mistake::at(format!("{path}.on_deadline"), message));
-        }
-        for (field, set) in [
-            ("resume", !matches!(config.resume, None | Some(Resume::Off))),
-            ("stream_internally", config.stream_internally == Some(true)),
-            ("hedge_after_ms", config.hedge_after_ms.is_some()),
-        ] {
-            self.no_effect(&path, field, set);
-        }
+        self.no_effect(&path, "hedge_after_ms", config.hedge_after_ms.is_some());
         Policy::new(config, &path, &mut self.mistakes)
     }
 

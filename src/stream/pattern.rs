@@ -6,6 +6,7 @@
 //! JSON with another text in it. That is exact, takes a tenth of the time of reading it, and what
 //! does not fit is read as ever.
 
+use super::{OTHER, Said};
 use crate::json::place_of;
 use std::ops::Range;
 
@@ -17,12 +18,29 @@ const MAX_EVENT: usize = 8192;
 pub(super) struct Pattern {
     event: Vec<u8>,
     text: Range<usize>,
+    kind: Kind,
+}
+
+/// What the text is.
+#[derive(Clone, Copy, Debug, Default)]
+enum Kind {
+    Content,
+    Reasoning,
+    #[default]
+    Other,
 }
 
 impl Pattern {
-    /// Keeps an event whose only content is `text`, a JSON string inside of it.
-    pub(super) fn learn(&mut self, event: &[u8], text: &str) {
+    /// Keeps an event whose only content is `text`, a JSON string inside of it, and what it `said` by that.
+    pub(super) fn learn(&mut self, event: &[u8], text: &str, said: Said<'_>) {
         self.event.clear();
+        self.kind = match said {
+            Said { other: true, .. } => Kind::Other,
+            Said { content: b"", .. } => Kind::Reasoning,
+            Said { reasoning: b"", .. } => Kind::Content,
+            // Two texts in one event are no pattern.
+            Said { .. } => return,
+        };
         if event.len() > MAX_EVENT {
             return;
         }
@@ -32,13 +50,16 @@ impl Pattern {
         }
     }
 
-    /// Whether this is the same event with another text, and not with none.
-    pub(super) fn fits(&self, event: &[u8]) -> bool {
-        let (Some(before), Some(behind)) = (self.event.get(..self.text.start), self.event.get(self.text.end..)) else {
-            return false;
-        };
-        let text = event.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
-        text.is_some_and(|text| !self.event.is_empty() && !text.is_empty() && is_inside_of_string(text))
+    /// What an event says that is the same with another text, and not with none.
+    pub(super) fn read<'e>(&self, event: &'e [u8]) -> Option<Said<'e>> {
+        let (before, behind) = (self.event.get(..self.text.start)?, self.event.get(self.text.end..)?);
+        let text = event.strip_prefix(before)?.strip_suffix(behind)?;
+        let fits = !self.event.is_empty() && !text.is_empty() && is_inside_of_string(text);
+        fits.then_some(match self.kind {
+            Kind::Content => Said { content: text, reasoning: b"", other: false },
+            Kind::Reasoning => Said { content: b"", reasoning: text, other: false },
+            Kind::Other => OTHER,
+        })
     }
 }
 
@@ -67,7 +88,7 @@ mod tests {
 
     fn pattern(event: &str, text: &str) -> Pattern {
         let mut pattern = Pattern::default();
-        pattern.learn(event.as_bytes(), event.matches(text).next().unwrap());
+        pattern.learn(event.as_bytes(), event.matches(text).next().unwrap(), OTHER);
         pattern
     }
 
@@ -105,7 +126,12 @@ mod tests {
             let string = [b"\"", text, b"\""].concat();
             let is_string = serde_json::from_slice::<&RawValue>(&string).is_ok();
             let event = [br#"{"content":"#, &*string, br#","n":1}"#].concat();
-            assert_eq!(pattern.fits(&event), is_string && !text.is_empty(), "{:?}", String::from_utf8_lossy(text));
+            assert_eq!(
+                pattern.read(&event).is_some(),
+                is_string && !text.is_empty(),
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
         }
     }
 
@@ -115,9 +141,9 @@ mod tests {
         for other in
             [r#"{"content":"y","n":2}"#, r#"{"content":"y"}"#, r#"{"conten":"y","n":1}"#, r#"{"content":""#, ""]
         {
-            assert!(!known.fits(other.as_bytes()), "{other}");
+            assert!(known.read(other.as_bytes()).is_none(), "{other}");
         }
-        assert!(!Pattern::default().fits(b"anything"));
-        assert!(!pattern(r#"{"content":["x"]}"#, r#"["x"]"#).fits(br#"{"content":["x"]}"#));
+        assert!(Pattern::default().read(b"anything").is_none());
+        assert!(pattern(r#"{"content":["x"]}"#, r#"["x"]"#).read(br#"{"content":["x"]}"#).is_none());
     }
 }

@@ -106,7 +106,7 @@ pub async fn carry(host: &Host, body: &RefCell<Body<Host>>, takes: Takes, record
                 return Some(false);
             }
         }
-        if left.is_some() {
+        if left.is_some() || !body.borrow().is_steady() {
             return None;
         }
     }

@@ -17,6 +17,7 @@
 )]
 
 mod captures;
+mod engine;
 mod host;
 mod lane;
 mod pipe;
@@ -47,6 +48,7 @@ mod jobs;
 mod native;
 mod pushback;
 mod refusals;
+mod resume;
 mod retries;
 mod retry_after;
 mod routing;

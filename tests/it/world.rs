@@ -14,6 +14,7 @@ mod crowd;
 pub use crowd::{Crowd, Member};
 
 use crate::{
+    engine::Engine,
     host::{Host, State},
     lane::{self, Takes},
     pipe,
@@ -94,6 +95,8 @@ pub struct Scripts {
     pub always: Option<Script>,
     /// For every request that comes in these times.
     pub spells: Vec<(Range<u64>, Script)>,
+    /// Who answers whatever nothing else is said of.
+    pub engine: Option<Engine>,
 }
 
 /// How the client behaves; by default it takes everything at once and stays.
@@ -144,6 +147,14 @@ impl World {
     pub fn always(self, name: &str, script: Script) -> Self {
         let mut world = self.target(name, None);
         world.scripts.entry(name.to_owned()).or_default().always = Some(script);
+        world
+    }
+
+    /// A target whose endpoint answers what it is asked; first come the scripts, if it has any, but not to questions
+    /// about tokens.
+    pub fn engine(self, name: &str, engine: Engine) -> Self {
+        let mut world = self.target(name, None);
+        world.scripts.entry(name.to_owned()).or_default().engine = Some(engine);
         world
     }
 

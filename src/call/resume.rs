@@ -1,0 +1,378 @@
+//! A stream that broke behind its first content: what the client has of it, and how it goes on.
+//!
+//! What the client has moves with the answer: an attempt keeps it while it lasts, the [`Interruption`] between two.
+
+use super::{Attempt, Call, Emit, Input, Output, attempt::Voice};
+use crate::{
+    classify::{Failure, Verdict},
+    config::{OnDeadline, Resume},
+    deadline::AttemptTimers,
+    event::Event,
+    json::{member, members},
+    provider::vllm,
+    resume::{Beginning, Terms, Way},
+    splice::{Before, Splice},
+    stream::Transcript,
+    time::Instant,
+};
+use std::rc::Rc;
+
+/// A stream that broke.
+#[derive(Debug)]
+pub(super) struct Interruption {
+    /// What the client has, while no attempt is to go on behind it.
+    shown: Option<Box<Transcript>>,
+    terms: Terms,
+    /// What broke it, where, and when.
+    cause: Failure,
+    target: usize,
+    at: Instant,
+    /// The outputs of a job are known to be right only when it has ended well.
+    unproved: bool,
+    /// Why it is not continued, as has turned out.
+    doubt: Option<&'static str>,
+}
+
+/// How an attempt goes on behind a stream that broke.
+#[derive(Debug)]
+pub(super) struct Resuming {
+    pub(super) way: Way,
+    /// What of its events the client gets.
+    pub(super) splice: Option<Splice>,
+    /// What the endpoint is asked, if it is not what the client has asked.
+    pub(super) ask: Option<Rc<crate::ask::Ask>>,
+    beginning: Option<Beginning>,
+    counting: Option<Counting>,
+}
+
+/// Before it is asked to go on, an endpoint is asked how many tokens there are already.
+#[derive(Debug)]
+struct Counting {
+    until: Instant,
+    answer: Vec<u8>,
+}
+
+/// So long the count of tokens is waited for: it is no work for a server that is well.
+const COUNT_MS: u64 = 2000;
+
+/// The longest answer to that.
+const MAX_COUNT: usize = 1 << 20;
+
+/// So long before the deadline a stream is cut short, so that its end arrives in time.
+const PARTIAL_MS: u64 = 250;
+
+impl Resuming {
+    /// Until when it waits for a count of tokens.
+    pub(super) fn counting_until(&self) -> Option<Instant> {
+        self.counting.as_ref().map(|counting| counting.until)
+    }
+}
+
+impl Call {
+    /// Whether it is kept what the client has been shown: to go on behind it, to end it, or to tell it in an error.
+    pub(super) fn keeps_transcript(&self) -> bool {
+        let policy = &self.order.policy;
+        let wanted = policy.resume != Resume::Off || policy.on_deadline == OnDeadline::Partial || self.is_internal();
+        wanted && self.order.ask.stream && self.order.ask.api.has_choices()
+    }
+
+    /// Whether the client has been shown something of an answer.
+    pub(super) const fn has_shown(&self) -> bool {
+        self.winner.is_some() || self.interruption.is_some()
+    }
+
+    /// Ends a stream that broke behind the end of its answer, where that matters to nobody. False: it does, or it did
+    /// not.
+    pub(super) fn end_finished(&mut self, now: Instant, id: u32) -> bool {
+        let finished = self.attempts.iter().any(|attempt| attempt.id == id && attempt.is_whole());
+        let applies = finished && self.order.policy.resume != Resume::Off && self.shown().is_some();
+        if applies {
+            self.end_here(now, "ok", "");
+        }
+        applies
+    }
+
+    /// The attempt whose content the client has, has failed. `Err`: why nobody may go on.
+    pub(super) fn interrupt(&mut self, now: Instant, id: u32, failure: &Failure) -> Result<(), &'static str> {
+        if self.order.policy.resume == Resume::Off && !self.is_internal() {
+            return Err("content_shown");
+        }
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else {
+            return Err("content_shown");
+        };
+        let (target, unproved) = (attempt.target, attempt.job.is_some());
+        let shown = attempt.take_transcript();
+        let terms = Terms::read(&self.order.ask);
+        let cause = failure.clone();
+        self.interruption =
+            Some(Box::new(Interruption { shown, terms, cause, target, at: now, unproved, doubt: None }));
+        if !matches!(failure.verdict(now), Verdict::Retry { .. } | Verdict::NextTarget) {
+            return Err("not_retryable");
+        }
+        let mut ways = (0..self.order.model.targets.len()).map(|target| self.way(target));
+        // The same holds for all targets, where none can.
+        let first = ways.next().unwrap_or(Err("nobody_left"));
+        match first {
+            Err(why) if !ways.any(|way| way.is_ok()) => Err(why),
+            _ => {
+                self.winner = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// An attempt that was to go on has failed. What follows it, where that is another than its failure says.
+    pub(super) fn on_not_resumed(&mut self, id: u32, failure: &Failure) -> Option<Verdict> {
+        let attempt = self.attempts.iter_mut().find(|attempt| attempt.id == id)?;
+        let target = attempt.target;
+        let resuming = attempt.resuming.take()?;
+        let shown = attempt.transcript.take();
+        let interruption = self.interruption.as_mut()?;
+        interruption.shown = shown;
+        let again = Some(Verdict::Retry { after_ms: None, throttled: false });
+        match (resuming.way, failure) {
+            (Way::Continue, Failure::Differs) => {
+                interruption.doubt = Some("differs");
+                again
+            }
+            (Way::Continue, failure) if failure.refuses_form() => {
+                let endpoint = self.endpoint_index(target);
+                *self.fleet.borrow_mut().refuses_to_continue(endpoint) = true;
+                again
+            }
+            // It may be too long with the beginning, and would have ended by itself.
+            (Way::Continue, failure) if failure.refuses_request() => {
+                interruption.doubt = Some("context");
+                again
+            }
+            (Way::Verify, Failure::Differs) => Some(Verdict::Fatal),
+            _ => None,
+        }
+    }
+
+    /// How a target would go on behind what the client has, and why not as the policy has it.
+    pub(super) fn way(&self, target: usize) -> Result<(Way, Option<&'static str>), &'static str> {
+        let (Some(interruption), Some(shown)) = (&self.interruption, self.shown()) else { return Err("nobody_left") };
+        let policy = self.order.policy.resume;
+        let why = match self.may_continue(interruption, shown, target) {
+            Ok(()) if policy == Resume::Continue => return Ok((Way::Continue, None)),
+            Err(why) if policy == Resume::Continue => Some(why),
+            _ => None,
+        };
+        if self.is_internal() {
+            return Ok((Way::Anew, why));
+        }
+        match interruption.terms.bars_verifying(shown) {
+            None => Ok((Way::Verify, why)),
+            Some(why) => Err(why),
+        }
+    }
+
+    fn may_continue(&self, interruption: &Interruption, shown: &Transcript, target: usize) -> Result<(), &'static str> {
+        let Interruption { terms, unproved, doubt, target: broken, .. } = interruption;
+        terms.beginning(shown, self.order.ask.api)?;
+        let targets = &self.order.model.targets;
+        let (Some(chosen), Some(broken)) = (targets.get(target), targets.get(*broken)) else { return Err("endpoint") };
+        let own = |model: &Option<String>| model.clone().unwrap_or_else(|| self.order.ask.model.clone());
+        let refuses = || *self.fleet.borrow_mut().refuses_to_continue(chosen.index);
+        match doubt {
+            Some(doubt) => Err(doubt),
+            None if *unproved => Err("job"),
+            None if !chosen.endpoint.can_continue => Err("endpoint"),
+            None if own(&chosen.model) != own(&broken.model) => Err("model"),
+            None if refuses() => Err("refused"),
+            None => Ok(()),
+        }
+    }
+
+    /// What the client has, wherever it is kept.
+    pub(super) fn shown(&self) -> Option<&Transcript> {
+        let kept = self.interruption.as_ref().and_then(|interruption| interruption.shown.as_deref());
+        let attempts = || {
+            let going_on = |attempt: &&Attempt| Some(attempt.id) == self.winner || attempt.resuming.is_some();
+            self.attempts.iter().find(going_on)?.transcript.as_deref()
+        };
+        kept.or_else(attempts)
+    }
+
+    /// Makes an attempt one that goes on behind what the client has, if there is something.
+    pub(super) fn take_up(&mut self, now: Instant, attempt: &mut Attempt) {
+        attempt.transcript = self.keeps_transcript().then(Box::default);
+        let Ok((way, why)) = self.way(attempt.target) else { return };
+        let endpoint = self.endpoint_name();
+        let Some(interruption) = self.interruption.as_mut() else { return };
+        let Some(shown) = interruption.shown.take() else { return };
+        let api = self.order.ask.api;
+        let mut resuming = Resuming { way, splice: None, ask: None, beginning: None, counting: None };
+        match way {
+            Way::Verify => resuming.splice = Splice::of_repeat(&shown),
+            Way::Continue => resuming.beginning = interruption.terms.beginning(&shown, api).ok(),
+            Way::Anew => {}
+        }
+        let bytes = u64::try_from(shown.content().unwrap_or_default().len()).unwrap_or(u64::MAX);
+        self.out.push_back(Output::Event(Event::ResumeStarted {
+            attempt: attempt.id,
+            endpoint,
+            way: way.as_str(),
+            why,
+            bytes,
+        }));
+        if way == Way::Anew {
+            // As if nothing had come.
+            self.interruption = None;
+            self.first_content = None;
+            return self.forget_answer();
+        }
+        let counts = attempt.voice == Voice::Server && attempt.job.is_none() && shown.usage.completion_tokens.is_none();
+        let counts = counts && interruption.terms.needs_count() && way == Way::Continue;
+        resuming.counting = counts.then(|| Counting { until: now.after(COUNT_MS), answer: Vec::new() });
+        attempt.transcript = Some(shown);
+        attempt.resuming = Some(Box::new(resuming));
+        if !counts {
+            self.prepare(attempt, None);
+        }
+    }
+
+    /// The request for a count of tokens, where an attempt begins with that.
+    pub(super) fn count_request(&self, attempt: &Attempt) -> Option<crate::message::Request> {
+        let resuming = attempt.resuming.as_ref()?;
+        resuming.counting.as_ref()?;
+        let target = self.order.model.targets.get(attempt.target)?;
+        let text = &resuming.beginning.as_ref()?.text;
+        Some(vllm::count_request(&self.order.ask, target, text, &self.attempt_id(attempt.id)))
+    }
+
+    /// What a continuation is asked with, now that the tokens so far have been counted, or not.
+    fn prepare(&self, attempt: &mut Attempt, counted: Option<u64>) {
+        let (Some(interruption), Some(shown)) = (&self.interruption, &attempt.transcript) else { return };
+        let Some(resuming) = &mut attempt.resuming else { return };
+        let Some(Beginning { text, white_space }) = &resuming.beginning else { return };
+        let known = shown.usage.completion_tokens.or(counted);
+        let before = match known {
+            Some(completion) => Before::Tokens { completion, prompt: shown.usage.prompt_tokens },
+            None => Before::Unknown,
+        };
+        resuming.splice = Some(Splice::of_continuation(shown, white_space, before));
+        let so_far = known.unwrap_or(shown.events);
+        resuming.ask = interruption.terms.continued(&self.order.ask, text, so_far).map(Rc::new);
+    }
+
+    /// Whether an attempt still waits for a count of tokens.
+    pub(super) fn is_counting(attempt: &Attempt) -> bool {
+        attempt.resuming.as_ref().is_some_and(|resuming| resuming.counting.is_some())
+    }
+
+    /// Something of the answer to the question how many tokens there are.
+    pub(super) fn on_count(&mut self, now: Instant, id: u32, input: Input<'_>) {
+        let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else { return };
+        let Some(counting) = attempt.resuming.as_mut().and_then(|resuming| resuming.counting.as_mut()) else { return };
+        match input {
+            Input::Head { head, .. } if head.status == 200 => {}
+            Input::Chunk { bytes, .. } if counting.answer.len().saturating_add(bytes.len()) <= MAX_COUNT => {
+                counting.answer.extend_from_slice(bytes);
+            }
+            Input::End { .. } => {
+                let count = str::from_utf8(&counting.answer).ok().and_then(members);
+                let count = count.and_then(|answer| member(&answer, "count")?.get().parse().ok());
+                attempt.exchange = None;
+                self.on_counted(now, id, count);
+            }
+            _ => self.on_counted(now, id, None),
+        }
+    }
+
+    /// Counts of tokens that are waited for no longer.
+    pub(super) fn on_count_timers(&mut self, now: Instant) {
+        let due = |attempt: &Attempt| attempt.resuming.as_ref()?.counting_until().filter(|at| *at <= now);
+        while let Some(id) = self.attempts.iter().find(|attempt| due(attempt).is_some()).map(|attempt| attempt.id) {
+            self.on_counted(now, id, None);
+        }
+    }
+
+    /// The tokens so far are counted, or will not be: now the endpoint is asked to go on.
+    pub(super) fn on_counted(&mut self, now: Instant, id: u32, count: Option<u64>) {
+        self.release(id);
+        let Some(place) = self.attempts.iter().position(|attempt| attempt.id == id) else { return };
+        let mut attempt = self.attempts.swap_remove(place);
+        if let Some(resuming) = &mut attempt.resuming {
+            resuming.counting = None;
+        }
+        self.prepare(&mut attempt, count);
+        attempt.timers = AttemptTimers::new(now, self.limits.clone());
+        attempt.ticket.iter_mut().for_each(|ticket| ticket.restart(now));
+        let so_far = attempt.transcript.as_ref().map(|shown| count.unwrap_or(shown.events));
+        self.attempts.push(attempt);
+        let left = |so_far| self.interruption.as_ref()?.terms.tokens_left(so_far);
+        if so_far.and_then(left) == Some(0) {
+            // It broke behind the last token that was asked for.
+            return self.end_here(now, "ok", "");
+        }
+        self.dispatch(now, id);
+    }
+
+    /// The first content behind what the client had: tells that the stream goes on.
+    pub(super) fn on_resumed(&mut self, now: Instant, id: u32) {
+        let Some(interruption) = self.interruption.take() else { return };
+        let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
+        let way = attempt.resuming.as_ref().map_or("", |resuming| resuming.way.as_str());
+        let endpoint = self.endpoint_name();
+        self.emit(now, Emit::Bytes(format!(": resumed by {way}, attempt {id}\n\n").into_bytes()));
+        let gap_ms = now.since(interruption.at);
+        self.out.push_back(Output::Event(Event::StreamResumed { attempt: id, endpoint, way, gap_ms }));
+    }
+
+    /// What a client is told of a stream that broke and did not go on.
+    pub(super) fn fail_interrupted(&mut self, now: Instant, last: Option<&Failure>) {
+        let Some(interruption) = &self.interruption else { return };
+        let targets = &self.order.model.targets;
+        let broke_at = targets.get(interruption.target).map_or("", |target| &target.endpoint.name);
+        let mut error = self.story().interrupted(&interruption.cause, broke_at, last, now);
+        error.partial = self.partial_text();
+        self.fail(now, &error);
+    }
+
+    /// The text that a client has not got, as it did not ask for a stream.
+    pub(super) fn partial_text(&self) -> Option<String> {
+        self.shown().filter(|_| self.is_internal()).and_then(Transcript::content).filter(|text| !text.is_empty())
+    }
+
+    /// When a stream that has begun is cut short, if it is.
+    pub(super) fn partial_at(&self) -> Option<Instant> {
+        let partial = self.order.policy.on_deadline == OnDeadline::Partial;
+        let applies = partial && self.has_shown() && self.keeps_transcript();
+        applies.then(|| Instant::from_millis(self.deadline.as_millis().saturating_sub(PARTIAL_MS)))
+    }
+
+    /// Ends a stream with what there is of it. False: there is nothing.
+    pub(super) fn cut_short(&mut self, now: Instant) -> bool {
+        let applies =
+            self.order.policy.on_deadline == OnDeadline::Partial && self.has_shown() && self.shown().is_some();
+        if applies {
+            self.truncated = true;
+            self.end_here(now, "partial", r#","fairlead":{"truncated":"deadline"}"#);
+        }
+        applies
+    }
+
+    /// Ends a stream for its length, as the endpoint would.
+    fn end_here(&mut self, now: Instant, outcome: &str, more: &str) {
+        let Some(shown) = self.shown() else { return };
+        let choices = self.order.ask.choices.min(MOST_CHOICES);
+        let winner = self.attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
+        let open = winner.map_or_else(|| (0..choices).collect(), |attempt| attempt.open_choices(choices));
+        let dialect = self.order.ask.api.dialect();
+        let mut end = Vec::new();
+        if !open.is_empty() {
+            end = shown.ending(dialect, open.into_iter(), "length", more);
+        }
+        if !shown.usage_told && Terms::read(&self.order.ask).wants_usage() {
+            end.extend(shown.unknown_usage());
+        }
+        end.extend_from_slice(b"data: [DONE]\n\n");
+        self.emit(now, Emit::Bytes(end));
+        self.end(now, true, outcome, None);
+    }
+}
+
+/// As many choices as an answer may have (vLLM's `VLLM_MAX_N_SEQUENCES`).
+const MOST_CHOICES: usize = 16_384;
