@@ -66,7 +66,7 @@
 //! Plain data: [`time`], [`rng`], [`message`], [`api`], [`error`], [`event`]. What an operator
 //! wrote: [`config`], [`policy`], [`access`], [`settings`]. What a client sent: [`caller`],
 //! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
-//! [`route`], [`load`], [`sse`], [`stream`], [`provider`], [`explain`], [`fleet`]. One call:
+//! [`route`], [`load`], [`sse`], [`stream`], [`assembly`], [`provider`], [`explain`], [`fleet`]. One call:
 //! [`call`]. Its way into the world: [`runtime`], [`drive`].
 
 pub mod access;

@@ -30,6 +30,7 @@ mod wire;
 mod world;
 
 mod access;
+mod assembly;
 mod barriers;
 mod bounds;
 mod breaker;
