@@ -138,8 +138,8 @@ mod tests {
         let events: Vec<String> =
             deltas.iter().map(|delta| format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#)).collect();
         let json = assemble(Dialect::Chat, &events.iter().map(String::as_str).collect::<Vec<_>>());
-        let start = json.find(r#""message":"#).unwrap() + r#""message":"#.len();
-        json[start..json.find(r#","logprobs":"#).unwrap()].to_owned()
+        let (_, message) = json.split_once(r#""message":"#).unwrap();
+        message.split_once(r#","logprobs":"#).unwrap().0.to_owned()
     }
 
     #[test]
@@ -268,17 +268,18 @@ mod tests {
     fn counts_that_are_not_known_at_the_end_are_not_known() {
         let usage = |events: &[&str]| {
             let json = assemble(Dialect::Chat, events);
-            json[json.find(r#""usage":"#).unwrap()..json.find(r#","prompt_logprobs""#).unwrap()].to_owned()
+            let (_, usage) = json.split_once(r#""usage":"#).unwrap();
+            usage.split_once(r#","prompt_logprobs""#).unwrap().0.to_owned()
         };
         let running = r#"{"choices":[{}],"usage":{"prompt_tokens":1}}"#;
         let details = r#""prompt_tokens_details":null,"completion_tokens_details":null"#;
-        assert_eq!(usage(&[running]), format!(r#""usage":{{"prompt_tokens":1,{details}}}"#));
+        assert_eq!(usage(&[running]), format!(r#"{{"prompt_tokens":1,{details}}}"#));
         assert_eq!(usage(&[running, r#"{"choices":[{}],"usage":null}"#]), usage(&[running]));
-        assert_eq!(usage(&[running, r#"{"choices":[],"usage":null}"#]), r#""usage":null"#);
+        assert_eq!(usage(&[running, r#"{"choices":[],"usage":null}"#]), "null");
         let told = r#"{"completion_tokens_details":{"reasoning_tokens":2},"prompt_tokens_details":null}"#;
-        assert_eq!(usage(&[&format!(r#"{{"choices":[],"usage":{told}}}"#)]), format!(r#""usage":{told}"#));
+        assert_eq!(usage(&[&format!(r#"{{"choices":[],"usage":{told}}}"#)]), told);
         for odd in ["{}", "5", "[1]"] {
-            assert_eq!(usage(&[&format!(r#"{{"usage":{odd}}}"#)]), format!(r#""usage":{odd}"#));
+            assert_eq!(usage(&[&format!(r#"{{"usage":{odd}}}"#)]), odd);
         }
     }
 
@@ -291,14 +292,10 @@ mod tests {
                 r#"{"choices":[{"index":2,"text":"b"},{"index":4294967295,"text":"a"}]}"#,
             ],
         );
-        let found: Vec<&str> = json.match_indices(r#""index":"#).map(|(at, _)| &json[at..at + 40]).collect();
-        for (found, start) in found.iter().zip([
-            r#""index":2,"text":"b""#,
-            r#""index":4294967295,"text":"aa""#,
-            r#""index":18446744073709551615,"text":"c""#,
-        ]) {
-            assert!(found.starts_with(start), "{json}");
-        }
+        let found: Vec<&str> = json.split(r#"{"index":"#).skip(1).collect();
+        let starts = [r#"2,"text":"b""#, r#"4294967295,"text":"aa""#, r#"18446744073709551615,"text":"c""#];
+        assert_eq!(found.len(), 3);
+        assert!(found.iter().zip(starts).all(|(found, start)| found.starts_with(start)), "{json}");
     }
 
     #[test]
