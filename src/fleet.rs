@@ -8,6 +8,7 @@ use crate::{
     load::{Load, Ticket, Tickets},
     news::Channel,
     quota::Quota,
+    share::Share,
     time::Instant,
 };
 
@@ -15,6 +16,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Fleet {
     sites: Vec<Site>,
+    /// By the place of each entry of `models`.
+    hedges: Vec<Share>,
     turns: Tickets,
     shared: Option<Shared>,
     patient: bool,
@@ -185,6 +188,16 @@ impl Fleet {
     /// Whether this endpoint has refused to go on from a given beginning.
     pub fn refuses_to_continue(&mut self, endpoint: usize) -> &mut bool {
         &mut self.site(endpoint).refuses_to_continue
+    }
+
+    /// How many of the calls for this entry of `models` may ask two targets at once.
+    pub fn hedges(&mut self, entry: usize) -> &mut Share {
+        if self.hedges.len() <= entry {
+            self.hedges.resize_with(entry.saturating_add(1), Share::default);
+        }
+        // Just made long enough.
+        #[expect(clippy::indexing_slicing, reason = "the lines above make room for this index")]
+        &mut self.hedges[entry]
     }
 
     /// A place behind all who wait already.

@@ -66,7 +66,8 @@
 //! Plain data: [`time`], [`rng`], [`message`], [`api`], [`error`], [`event`]. What an operator
 //! wrote: [`config`], [`policy`], [`access`], [`settings`]. What a client sent: [`caller`],
 //! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
-//! [`route`], [`load`], [`sse`], [`stream`], [`assembly`], [`provider`], [`explain`], [`fleet`]. One call:
+//! [`route`], [`quantile`], [`load`], [`share`], [`sse`], [`stream`], [`resume`], [`splice`], [`assembly`], [`provider`],
+//! [`explain`], [`fleet`]. One call:
 //! [`call`]. Its way into the world: [`runtime`], [`drive`].
 
 pub mod access;
@@ -95,12 +96,14 @@ pub mod native;
 pub mod news;
 pub mod policy;
 pub mod provider;
+pub mod quantile;
 pub mod quota;
 pub mod resume;
 pub mod rng;
 pub mod route;
 pub mod runtime;
 pub mod settings;
+pub mod share;
 pub mod splice;
 pub mod sse;
 pub mod status;

@@ -7,7 +7,7 @@
 //! that the platform cancels tells none: a call in flight counts until its deadline at most, one
 //! that waits for as long as it keeps asking.
 
-use crate::time::Instant;
+use crate::{quantile::Recent, time::Instant};
 
 /// What is known of one endpoint.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Load {
     waiting: Vec<(Ticket, Instant)>,
     /// The average time to first token in eighths of a millisecond, and when it was last added to.
     first_token: Option<(u64, Instant)>,
+    /// How long content was awaited, for those who hedge by it.
+    awaited: Recent,
     /// Failures in a row, and when the last one came.
     failed: Option<(u32, Instant)>,
 }
@@ -174,6 +176,16 @@ impl Load {
         };
         self.first_token = Some((average, now));
         self.on_success();
+    }
+
+    /// Content was awaited for so many milliseconds, and came then, or sooner from somebody who was asked as well.
+    pub fn on_awaited(&mut self, now: Instant, ms: u64) {
+        self.awaited.add(now, ms);
+    }
+
+    /// The 95th percentile of [`on_awaited`](Self::on_awaited) in milliseconds; `None` where too little is known.
+    pub fn awaited_p95_ms(&self, now: Instant) -> Option<u64> {
+        self.awaited.p95(now)
     }
 
     /// An answer is whole.
