@@ -130,7 +130,8 @@ forms! {
         forward: Option<Forward>,
         resume: Option<Resume>,
         stream_internally: Option<bool>,
-        hedge_after_ms: Option<u64>,
+        hedge_after_ms: Option<HedgeAfter>,
+        hedge_ratio: Option<f64>,
         max_request_bytes: Option<u64>,
         breaker: BreakerConfig,
         budget: BudgetConfig,
@@ -260,6 +261,15 @@ words! {
     }
 }
 
+/// How long content is awaited before another target is asked as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// So many milliseconds.
+    Ms(u64),
+    /// As long as all but the slowest twentieth of the endpoint's answers take to begin.
+    P95,
+}
+
 /// One mistake in `CONFIG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -356,6 +366,13 @@ impl Form for u64 {
 impl Form for f64 {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         reader.fit(value.as_f64(), "must be a number")
+    }
+}
+
+impl Form for HedgeAfter {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        let p95 = (value.as_str() == Some("p95")).then_some(Self::P95);
+        reader.fit(p95.or_else(|| value.as_u64().map(Self::Ms)), "must be a whole number of at least 1, or `p95`")
     }
 }
 

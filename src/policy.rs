@@ -3,7 +3,10 @@
 //! A [`Policy`] is validated when it is made; nothing downstream checks it again.
 
 use crate::{
-    config::{BackoffConfig, BreakerConfig, BudgetConfig, Forward, Mistake, OnDeadline, PolicyConfig, Preset, Resume},
+    config::{
+        BackoffConfig, BreakerConfig, BudgetConfig, Forward, HedgeAfter, Mistake, OnDeadline, PolicyConfig, Preset,
+        Resume,
+    },
     error::Error,
 };
 
@@ -49,12 +52,23 @@ pub struct Policy {
     pub resume: Resume,
     /// An answer that does not stream is streamed from the endpoint.
     pub stream_internally: bool,
+    /// When another target is asked beside one that is still awaited; `None`: never.
+    pub hedge: Option<Hedge>,
     /// Larger bodies are refused.
     pub max_request_bytes: u64,
     /// When an endpoint is left alone; `None`: never.
     pub breaker: Option<BreakerPolicy>,
     /// What repeats cost.
     pub budget: BudgetPolicy,
+}
+
+/// When another target is asked beside one that is still awaited, and by how many calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedge {
+    /// So long behind the first request.
+    pub after: HedgeAfter,
+    /// By this share of calls at most, in millionths.
+    pub share_ppm: u32,
 }
 
 /// When an endpoint is left alone, and for how long. Ratios are in millionths.
@@ -121,6 +135,7 @@ impl Default for Policy {
             forward: Forward::Checked,
             resume: Resume::Off,
             stream_internally: false,
+            hedge: None,
             max_request_bytes: 26_214_400,
             breaker: Some(BreakerPolicy::default()),
             budget: BudgetPolicy { capacity: 100, transient_cost: 14, throttled_cost: 5, refund: 1 },
@@ -207,6 +222,15 @@ impl Policy {
             breaker.slow_first_token_ms = Some(slow_ms);
         }
 
+        let hedge_after = match config.hedge_after_ms {
+            Some(HedgeAfter::Ms(ms)) => {
+                let mut hedge_ms = 0;
+                set(&mut hedge_ms, Some(ms), "hedge_after_ms", 1, MAX_MS);
+                (hedge_ms > 0).then_some(HedgeAfter::Ms(hedge_ms))
+            }
+            after => after,
+        };
+
         let mut count = |field: &mut u32, value: Option<u64>, name: &str, least: u32, most: u32| {
             let mut wide = u64::from(*field);
             set(&mut wide, value, name, least.into(), most.into());
@@ -229,6 +253,9 @@ impl Policy {
         };
         share(&mut breaker.failure_ppm, config.breaker.failure_ratio, "breaker.failure_ratio");
         share(&mut breaker.probe_ppm, config.breaker.probe_ratio, "breaker.probe_ratio");
+        let mut share_ppm = 50_000;
+        share(&mut share_ppm, config.hedge_ratio, "hedge_ratio");
+        policy.hedge = hedge_after.map(|after| Hedge { after, share_ppm });
         policy.breaker = config.breaker.enabled.unwrap_or(true).then_some(breaker);
         policy.on_deadline = config.on_deadline.unwrap_or(policy.on_deadline);
         policy.forward = config.forward.unwrap_or(policy.forward);

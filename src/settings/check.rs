@@ -191,7 +191,6 @@ impl Check<'_> {
 
     fn policy(&mut self, name: &str, config: &PolicyConfig) -> Policy {
         let path = format!("policies.{name}");
-        self.no_effect(&path, "hedge_after_ms", config.hedge_after_ms.is_some());
         Policy::new(config, &path, &mut self.mistakes)
     }
 

@@ -1,6 +1,10 @@
 //! `CONFIG` as operators write it: a full example, and every mistake at once.
 
-use fairlead_core::settings::{Environment, Reading, Settings};
+use fairlead_core::{
+    config::HedgeAfter,
+    policy::Hedge,
+    settings::{Environment, Reading, Settings},
+};
 use serde_json::{Value, json};
 
 /// A full example, with a real hash in the place of `<hex>`.
@@ -245,7 +249,8 @@ fn every_field_of_a_policy_is_known() {
             "idle_ms": 1, "progress_ms": 1, "queue_ms": 1, "max_attempts": 1,
             "backoff": { "base_ms": 0, "throttled_base_ms": 0, "max_ms": 0 }, "retry_after_max_ms": 0,
             "keepalive_ms": 100, "commit_after_ms": 0, "on_deadline": "error", "forward": "checked",
-            "resume": "off", "stream_internally": false, "hedge_after_ms": 1, "max_request_bytes": 1,
+            "resume": "off", "stream_internally": false, "hedge_after_ms": 1, "hedge_ratio": 0.05,
+            "max_request_bytes": 1,
             "breaker": {
                 "failure_ratio": 0.5, "min_calls": 8, "window_ms": 1, "consecutive": 5, "open_ms": 1, "max_open_ms": 1,
                 "enabled": true, "probe_ratio": 0.01, "slow_first_token_ms": 1
@@ -255,7 +260,41 @@ fn every_field_of_a_policy_is_known() {
     });
     assert_eq!(reading.mistakes, []);
     let warned: Vec<&str> = paths(&reading.warnings).into_iter().filter(|path| path.starts_with("policies")).collect();
-    assert_eq!(warned, ["policies.default.hedge_after_ms"], "what has no effect in this version is warned about");
+    assert_eq!(warned, [""; 0]);
+}
+
+#[test]
+fn when_a_call_hedges_is_a_time_or_the_95th_percentile() {
+    let hedge = |fields: Value| {
+        let reading = example_with(|config| config["policies"]["default"] = fields.clone());
+        let mistakes = reading.mistakes;
+        reading
+            .settings
+            .unwrap_or_else(|| panic!("{mistakes:?}"))
+            .policies
+            .iter()
+            .find(|(name, _)| name == "default")
+            .unwrap()
+            .1
+            .hedge
+    };
+    let by = |after, share_ppm| Some(Hedge { after, share_ppm });
+    assert_eq!(hedge(json!({})), None);
+    assert_eq!(hedge(json!({ "hedge_ratio": 0.5 })), None);
+    assert_eq!(hedge(json!({ "hedge_after_ms": 700 })), by(HedgeAfter::Ms(700), 50_000));
+    assert_eq!(hedge(json!({ "hedge_after_ms": "p95", "hedge_ratio": 1 })), by(HedgeAfter::P95, 1_000_000));
+    for (field, value, message) in [
+        ("hedge_after_ms", json!(0), "is 0; it must be from 1 to 86400000"),
+        ("hedge_after_ms", json!(86_400_001), "is 86400001; it must be from 1 to 86400000"),
+        ("hedge_after_ms", json!("p99"), "must be a whole number of at least 1, or `p95`"),
+        ("hedge_after_ms", json!(0.5), "must be a whole number of at least 1, or `p95`"),
+        ("hedge_ratio", json!(0), "must be above 0 and at most 1"),
+        ("hedge_ratio", json!(5), "must be above 0 and at most 1"),
+        ("hedge_ratio", json!("5 %"), "must be a number"),
+    ] {
+        let told = said("/policies/default", &json!({ field: value }));
+        assert_eq!(told, [format!("policies.default.{field}: {message}")]);
+    }
 }
 
 /// What `npm run check` says of the example with this value at this place.

@@ -177,11 +177,12 @@ describe('a secret', () => {
 
 describe('a field without effect in this version', () => {
   it('is warned about, and the rest works', async (t) => {
-    const gateway = await started(t, working({ policies: { default: { hedge_after_ms: 100 } } }));
-    await assertServes(gateway);
-    await assertServes(gateway);
+    const clients = [{ name: 'web', keys_sha256: [sha256('sk-web')], max_n: 4 }];
+    const gateway = await started(t, working({ open: false, clients }));
+    await assertServes(gateway, { headers: { authorization: 'Bearer sk-web' } });
+    await assertServes(gateway, { headers: { authorization: 'Bearer sk-web' } });
     const { path } = await gateway.line({ event: 'config', level: 'warn' });
-    assert.equal(path, 'policies.default.hedge_after_ms');
+    assert.equal(path, 'clients[0].max_n');
     assert.equal(configLines(gateway, 'warn').length, 1);
   });
 });
