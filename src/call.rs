@@ -16,6 +16,7 @@ mod choice;
 mod client;
 mod failure;
 mod flow;
+mod hedge;
 mod internal;
 mod job;
 mod resume;
@@ -44,6 +45,7 @@ use crate::{
 use admission::Ticket;
 use attempt::{Attempt, Voice};
 use choice::Line;
+use hedge::Hedging;
 use internal::Internal;
 use resume::Interruption;
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
@@ -190,6 +192,7 @@ pub struct Call {
     awaiting_word: Option<Instant>,
     /// A place in line.
     line: Option<Line>,
+    hedging: Hedging,
     /// The last failure, while there is somebody left to ask.
     failure: Option<Failure>,
     /// The earliest moment at which an endpoint that was passed by may be asked again.
@@ -242,6 +245,7 @@ impl Call {
             paid: None,
             awaiting_word: None,
             line: None,
+            hedging: Hedging::default(),
             failure: None,
             shut_until: None,
             client,
@@ -335,7 +339,7 @@ impl Call {
         }
         let attempts = self.attempts.iter().flat_map(Attempt::next);
         let attempts = attempts.filter(|_| self.paused.is_none());
-        let waiting = self.waiting.map(|(at, _)| at);
+        let waiting = self.waiting.map(|(at, _)| at).into_iter().chain(self.hedge_at());
         let looks = (self.awaiting_word.is_some() || self.line.is_some()).then_some(self.looks_at);
         let partial = self.partial_at();
         attempts.chain(waiting).chain(looks).chain(partial).chain(self.client.next()).chain([self.deadline]).min()
@@ -412,6 +416,7 @@ impl Call {
                 None => self.close(now, id),
             }
         }
+        self.hedge(now);
         if self.looks_at <= now {
             self.look_around(now);
         }

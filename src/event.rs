@@ -14,6 +14,15 @@ pub enum Event {
         /// The endpoint's name in `CONFIG`.
         endpoint: String,
     },
+    /// An attempt is still awaited, so another goes out beside it: the next to start.
+    HedgeStarted {
+        /// The other's number.
+        attempt: u32,
+        /// The other's endpoint.
+        endpoint: String,
+        /// Milliseconds for which the first has been awaited.
+        after_ms: u64,
+    },
     /// An attempt failed, and what follows.
     AttemptFailed {
         /// From 1.

@@ -83,6 +83,7 @@ impl Call {
             Plan::Ask(target, ticket) => {
                 self.leave_line();
                 self.launch(now, target, ticket);
+                self.on_awaited(now, target);
             }
             Plan::Later(at, target) => {
                 self.leave_line();
@@ -163,7 +164,7 @@ impl Call {
     /// The target that comes next, of those that are not `full`. Those that take jobs are passed by where the request
     /// has a file, which no job carries, where two jobs may be at work for it already, or where too few fetches are
     /// left to follow another.
-    fn next_target(&self, full: &[usize]) -> Next {
+    pub(super) fn next_target(&self, full: &[usize]) -> Next {
         let unfit = self.order.ask.api.takes_form() || self.route.has_lost_enough();
         let passed_by =
             |Target { endpoint, .. }: &Target| endpoint.takes_jobs() && (unfit || !self.affords_a_job(endpoint));

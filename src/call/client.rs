@@ -17,6 +17,7 @@ impl Call {
                 self.on_resumed(now, id);
             } else {
                 self.first_content = Some(now);
+                self.on_race_won(now, id);
                 self.on_first_content(now, id);
             }
             let losers: Vec<u32> =

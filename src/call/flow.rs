@@ -30,6 +30,7 @@ impl Call {
 
     /// For so long the client took nothing, so nothing was read.
     pub fn excuse(&mut self, now: Instant, ms: u64) {
+        self.hedging.excuse(now, ms);
         for attempt in &mut self.attempts {
             attempt.timers.shift(now, ms);
             attempt.job.iter_mut().for_each(|follower| follower.job.excuse(ms));
@@ -54,8 +55,10 @@ impl Call {
             // All of a pause is excused at its end.
             return;
         }
-        if slept {
-            self.excuse(now, late_ms);
+        match slept {
+            true => self.excuse(now, late_ms),
+            // What has come meanwhile is heard before somebody else is asked.
+            false => self.hedging.excuse(now, late_ms),
         }
         self.attempts.iter_mut().for_each(|attempt| attempt.timers.forgive(now));
     }

@@ -45,6 +45,7 @@ mod faults;
 mod fleet;
 mod framing;
 mod gateway;
+mod hedge;
 mod jobs;
 mod native;
 mod pushback;

@@ -37,13 +37,13 @@ struct CallLine<'a> {
     event: &'a Event,
 }
 
-/// Writes a call's failures, with what followed, and its end. An attempt that merely starts is no
+/// Writes a call's failures, with what followed, its hedge, and its end. An attempt that merely starts is no
 /// news.
 pub fn call(fields: &CallFields, event: &Event) {
     let level = match event {
         Event::AttemptStarted { .. } | Event::JobStarted { .. } => return,
         Event::JobCancelled { outcome: "cancelled" | "ended", .. } | Event::JobEnded { .. } => "info",
-        Event::BreakerClosed { .. } => "info",
+        Event::BreakerClosed { .. } | Event::HedgeStarted { .. } => "info",
         Event::AttemptFailed { .. }
         | Event::JobSlow { .. }
         | Event::CharactersDestroyed { .. }
