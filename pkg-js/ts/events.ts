@@ -12,6 +12,8 @@ export type FairleadEvent = { /** Tells the calls of a client apart, from 1. */ 
 /** What happened, told apart by `type`. Times are milliseconds. */
 export type Fact =
   | { readonly type: 'attempt_started'; /** From 1. */ readonly attempt: number; readonly endpoint: string }
+  /** Another attempt is to start beside one that has been awaited for so long. */
+  | { readonly type: 'hedge_started'; readonly attempt: number; readonly endpoint: string; readonly afterMs: number }
   | {
       readonly type: 'attempt_failed';
       readonly attempt: number;

@@ -156,8 +156,13 @@ export interface PolicyOptions {
   resume?: 'off' | 'continue' | 'verify' | undefined;
   /** Streams from the endpoint what is not streamed to the caller. Without effect in this version. @default false */
   streamInternally?: boolean | undefined;
-  /** Starts a second target if no content has come by then. Without effect in this version. */
-  hedgeAfterMs?: number | undefined;
+  /**
+   * A stream that has no content after so long is asked of the next endpoint as well; the first to bring some wins. "p95": as
+   * long as 95 % of that endpoint's streams took to begin.
+   */
+  hedgeAfterMs?: number | 'p95' | undefined;
+  /** At most this share of the streams of an entry of `models` does so. @default 0.05 */
+  hedgeRatio?: number | undefined;
   /** Larger requests are refused before they are sent. @default 26214400 */
   maxRequestBytes?: number | undefined;
   /** When an endpoint is left alone. */

@@ -9,17 +9,18 @@ const MANY = 1_000_000;
 export type Complaint = string | undefined;
 
 /** Values that a field takes: says what is wrong with one, or hands the parts of a larger one to `Check`. */
-export type Kind = { readonly must: string; readonly fits: (value: unknown) => boolean } | Fields | ListOf | MapOf;
+export type Kind = Leaf | Fields | ListOf | MapOf;
+export interface Leaf { readonly must: string; readonly fits: (value: unknown) => boolean }
 export interface Fields { readonly fields: Readonly<Record<string, Kind>>; readonly required?: readonly string[] }
 export interface ListOf { readonly each: Kind }
 export interface MapOf { readonly values: Kind }
 
-const whole = (least: number, most: number): Kind => ({
+const whole = (least: number, most: number): Leaf => ({
   must: `be a whole number from ${least} to ${most}`,
   fits: (value) => Number.isInteger(value) && (value as number) >= least && (value as number) <= most,
 });
 const ms = (least = 1, most = DAY): Kind => ({
-  ...(whole(least, most) as { must: string; fits: (value: unknown) => boolean }),
+  ...whole(least, most),
   must: `be a whole number of milliseconds from ${least} to ${most}`,
 });
 const one = (...values: string[]): Kind => ({
@@ -27,6 +28,10 @@ const one = (...values: string[]): Kind => ({
   fits: (value) => values.includes(value as string),
 });
 const share: Kind = { must: 'be a number above 0 and at most 1', fits: (value) => typeof value === 'number' && value > 0 && value <= 1 };
+const hedge: Kind = {
+  must: `be a whole number of milliseconds from 1 to ${DAY} or "p95"`,
+  fits: (value) => value === 'p95' || whole(1, DAY).fits(value),
+};
 const bool: Kind = { must: 'be true or false', fits: (value) => typeof value === 'boolean' };
 const text: Kind = { must: 'be a text that is not empty', fits: (value) => typeof value === 'string' && value !== '' };
 /** It goes out in a header field. With a character that none can hold the request would fail as if nobody were there. */
@@ -72,7 +77,7 @@ const POLICY: Fields = {
     backoff: { fields: { baseMs: ms(0), throttledBaseMs: ms(0), maxMs: ms(0) } },
     retryAfterMaxMs: ms(0), keepaliveMs: ms(100), commitAfterMs: ms(0), onDeadline: one('error', 'partial'),
     forward: one('checked', 'native'), resume: one('off', 'continue', 'verify'), streamInternally: bool,
-    hedgeAfterMs: ms(), maxRequestBytes: whole(1, 100 << 20),
+    hedgeAfterMs: hedge, hedgeRatio: share, maxRequestBytes: whole(1, 100 << 20),
     breaker: {
       fields: {
         enabled: bool, failureRatio: share, minCalls: whole(1, MANY), windowMs: ms(), consecutive: whole(1, MANY),

@@ -55,6 +55,8 @@ describe('an option that is wrong is named', () => {
     ['models[0].targets[0].endpoint names "b", which is not in endpoints', { endpoints: [A], models: [{ name: '*', targets: [{ endpoint: 'b' }] }] }],
     ['models[0].targets[0].wieght is not an option', { endpoints: [A], models: [{ name: '*', targets: [{ endpoint: 'a', wieght: 1 }] }] }],
     ['models[0].policy names "quick", which is not in policies', { endpoints: [A], models: [{ name: '*', policy: 'quick', targets: [{ endpoint: 'a' }] }] }],
+    ['policies.default.hedgeAfterMs must be a whole number of milliseconds from 1 to 86400000 or "p95"', { ...GATEWAY, policies: { default: { hedgeAfterMs: 'p99' } } }],
+    ['policies.default.hedgeRatio must be a number above 0 and at most 1, not 5', { ...GATEWAY, policies: { default: { hedgeRatio: 5 } } }],
     ['policies.default.idleMs must be a whole number of milliseconds from 1 to 86400000', { ...GATEWAY, policies: { default: { idleMs: '5' } } }],
     ['policies.ui.backoff.baseMs must be', { ...GATEWAY, policies: { ui: { backoff: { baseMs: -1 } } } }],
     ['policies.ui.breaker.failureRatio must be a number above 0 and at most 1, not 0', { ...GATEWAY, policies: { ui: { breaker: { failureRatio: 0 } } } }],
