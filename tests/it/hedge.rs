@@ -285,6 +285,12 @@ fn who_was_shut_to_a_hedge_is_asked_once_it_is_open_again() {
         (record.outcome(), record.sent_at(), record.failures()),
         ("ok", vec![0, 5000], vec!["unreachable failover".to_owned()])
     );
+    // And nothing is said of breakers when all were asked.
+    let refuses = || answers(401, &[], "{}");
+    let slow = [wait(5000), refuses()].concat();
+    World::new().fleet(&shut).policy(breaker()).always("b", reset()).begins(60_000).run(chat());
+    let record = world(slow, refuses()).policy(breaker()).fleet(&shut).begins(60_000).run(chat());
+    assert_eq!(record.failures(), ["http_401 failover", "http_401 nobody_left"]);
 }
 
 #[test]
@@ -492,17 +498,22 @@ fn the_95th_percentile_does_not_sink_where_the_slow_are_given_up() {
     // With a share of one nothing but the measure bounds the hedges.
     let crowd = tail(5, 5000, 50..=50, by_p95(1.0));
     let told = hedges(&crowd.events);
-    assert!((60..=250).contains(&told.len()), "{} hedges", told.len());
+    assert!((60..=150).contains(&told.len()), "{} hedges", told.len());
     assert!(told.iter().all(|(_, _, after_ms)| *after_ms >= 50));
-    // Nor where what is fast is spread: at most one in twenty is slower than nineteen in twenty.
-    let crowd = tail(6, 5000, 30..=70, by_p95(1.0));
+    // Nor where almost every hedge wins, and nobody ever hears how long the first would have taken.
+    let mut rng = Rng::from_seed(6);
+    let scripts: Vec<Script> = (0..5000).map(|_| says_in(50 + rng.up_to(2000), "A.", 0)).collect();
+    let world = World::new().endpoint("a", scripts).always("b", says_in(50, "B.", 0)).policy(by_p95(1.0));
+    let fleet = fleet();
+    let crowd = world.fleet(&fleet).crowd(5000, 100, &chat());
     let told = hedges(&crowd.events);
-    assert!(told.len() <= 5000 * 7 / 100, "{} hedges", told.len());
-    let by_part: Vec<usize> = crowd.events.chunks(crowd.events.len() / 5).map(|part| hedges(part).len()).collect();
-    assert!(
-        by_part.iter().all(|count| (30..=90).contains(count) || *count < 10),
-        "they do not become more: {by_part:?}"
-    );
+    assert!((200..=350).contains(&told.len()), "{} hedges", told.len());
+    // Of 128 samples the 95th percentile is known to 2 %.
+    let late = &told[told.len() / 2..];
+    assert!(late.iter().all(|(_, _, after_ms)| *after_ms >= 1600), "{late:?}");
+    let at = START.after(crowd.records[4999].ended_at);
+    assert!(fleet.borrow_mut().load(0).awaited_p95_ms(at).is_some());
+    assert_eq!(fleet.borrow_mut().load(1).awaited_p95_ms(at), None, "of hedges only the fast would be known");
 }
 
 /// Two endpoints that do anything, and clients that come and go.
