@@ -111,42 +111,46 @@ impl Ask {
             return None;
         }
         let body = std::str::from_utf8(&self.body).ok()?;
-        let mut sent = String::with_capacity(body.len().saturating_add(64));
-        let (mut model_at, mut copied) = (self.model_at.clone(), 0);
-        let mut missing = STREAMED.to_vec();
+        let (mut sent, mut copied) = (Vec::new(), 0);
+        let (mut model_at, mut has) = (self.model_at.clone(), [false; 2]);
         for (key, value) in members(body)? {
-            if WHOLE_ONLY.contains(&&*key) && !matches!(value.get(), "null" | "false") {
-                return None;
-            }
-            let place = place_of(value.get(), body.as_bytes());
-            if place == self.model_at {
-                let start = sent.len().saturating_add(place.start.saturating_sub(copied));
-                model_at = start..start.saturating_add(place.len());
-            }
-            if let Some((_, wanted)) = STREAMED.iter().find(|(name, _)| *name == key) {
-                sent.push_str(body.get(copied..place.start)?);
-                sent.push_str(wanted);
-                copied = place.end;
-                missing.retain(|(name, _)| *name != key);
-            }
+            let place = place_of(value.get(), &self.body);
+            let which = match &*key {
+                "stream" => 0,
+                "stream_options" => 1,
+                "model" => {
+                    let start = sent.len().saturating_add(place.start.saturating_sub(copied));
+                    model_at = start..start.saturating_add(place.len());
+                    continue;
+                }
+                // With these vLLM refuses to stream, or leaves out of a stream what a whole answer has; and sound is
+                // streamed in another format.
+                "audio" | "best_of" | "ec_transfer_params" | "kv_transfer_params" | "prompt_logprobs"
+                | "use_beam_search"
+                    if !matches!(value.get(), "null" | "false") =>
+                {
+                    return None;
+                }
+                _ => continue,
+            };
+            sent.extend_from_slice(self.body.get(copied..place.start)?);
+            sent.extend_from_slice(STREAMED.get(which)?.1.as_bytes());
+            copied = place.end;
+            *has.get_mut(which)? = true;
         }
-        sent.push_str(body.get(copied..body.rfind('}')?)?);
-        for (name, wanted) in missing {
+        sent.extend_from_slice(self.body.get(copied..body.rfind('}')?)?);
+        for ((name, wanted), _) in STREAMED.iter().zip(has).filter(|(_, has)| !has) {
             // There is a member before it: the model's name.
-            sent.extend([",\"", name, "\":", wanted]);
+            sent.extend_from_slice(name.as_bytes());
+            sent.extend_from_slice(wanted.as_bytes());
         }
-        sent.push('}');
-        Some(Self { stream: true, body: sent.into_bytes().into(), model_at, ..self.clone() })
+        sent.push(b'}');
+        Some(Self { stream: true, body: sent.into(), model_at, ..self.clone() })
     }
 }
 
 /// What a request has that asks for a stream.
-const STREAMED: [(&str, &str); 2] = [("stream", "true"), ("stream_options", r#"{"include_usage":true}"#)];
-
-/// Fields with which vLLM refuses to stream, or leaves out of a stream what a whole answer has; and sound, which
-/// OpenAI streams in another format.
-const WHOLE_ONLY: [&str; 6] =
-    ["audio", "best_of", "ec_transfer_params", "kv_transfer_params", "prompt_logprobs", "use_beam_search"];
+const STREAMED: [(&str, &str); 2] = [(",\"stream\":", "true"), (",\"stream_options\":", r#"{"include_usage":true}"#)];
 
 struct Peeked {
     model: String,

@@ -14,7 +14,7 @@ use crate::{
     sse::{BlockTooLong, Decoder},
 };
 use kind::Kind;
-use object::{Object, Part, Room, is_empty};
+use object::{Object, Part, Room};
 
 /// The largest answer that is put together, in bytes. A Worker has 128 MB, and a text that grows is there twice for a
 /// moment.
@@ -64,61 +64,44 @@ impl Assembly {
 
     /// The answer as JSON: of all that has come, whole or not.
     pub fn finish(mut self) -> Vec<u8> {
-        self.answer.complete();
-        let mut json = String::new();
+        complete(&mut self.answer);
+        let mut json = Vec::new();
         self.answer.write(&mut json);
-        json.into_bytes()
+        json
     }
 }
 
-impl Object {
-    /// Gives a whole answer what no event tells.
-    fn complete(&mut self) {
-        if let Some(Part::Value(usage)) = self.get("usage") {
-            complete_usage(usage);
-        }
-        let Some(Part::List(choices)) = self.get("choices") else { return };
-        for (_, choice) in choices {
-            if let Some(Part::Object(message)) = choice.get("message") {
-                message.complete_message();
-            }
-        }
-    }
-
-    fn complete_message(&mut self) {
-        if !self.members.iter().any(|(key, _)| matches!(&**key, "reasoning" | "reasoning_content")) {
-            self.members.push(("reasoning".into(), Part::nothing()));
-        }
-        // The first event brings an empty text in any case. Of a message that has something else to say it is none.
-        let says_else = self.members.iter().any(|(key, part)| match part {
-            Part::Text(text) => key != "content" && !text.is_empty(),
-            Part::List(calls) => !calls.is_empty(),
-            Part::Object(_) => true,
-            _ => false,
-        });
-        for (key, part) in &mut self.members {
-            match part {
-                Part::Text(text) if text.is_empty() && (says_else || key != "content") => *part = Part::nothing(),
-                Part::Value(role) if key == "role" && is_empty(role) => "\"assistant\"".clone_into(role),
-                _ => {}
-            }
+/// Gives the messages of a chat what no event tells.
+fn complete(answer: &mut Object) {
+    for (key, part) in &mut answer.members {
+        match part {
+            Part::List(choices) if key == "choices" => choices.iter_mut().for_each(|(_, choice)| complete(choice)),
+            Part::Object(message) if key == "message" => complete_message(message),
+            _ => {}
         }
     }
 }
 
-/// The counts of a stream lack the details that a whole answer has at least a `null` for.
-fn complete_usage(usage: &mut String) {
-    let missing: String = match members(usage) {
-        Some(told) if !told.is_empty() => ["prompt_tokens_details", "completion_tokens_details"]
-            .into_iter()
-            .filter(|detail| !told.iter().any(|(key, _)| key == detail))
-            .flat_map(|detail| [",\"", detail, "\":null"])
-            .collect(),
-        _ => return,
-    };
-    usage.pop();
-    usage.push_str(&missing);
-    usage.push('}');
+fn complete_message(message: &mut Object) {
+    // Older versions of vLLM call it `reasoning_content`.
+    for (key, value) in [("role", "\"assistant\""), ("reasoning", "")] {
+        if !message.members.iter().any(|(name, _)| name.starts_with(key)) {
+            message.members.push((key.to_owned(), Part::Value(value.to_owned())));
+        }
+    }
+    // The first event brings an empty text in any case. Of a message that has something else to say it is none.
+    let says_else = message.members.iter().any(|(key, part)| match part {
+        Part::Joined { list: false, inside } => key != "content" && !inside.is_empty(),
+        Part::List(calls) => !calls.is_empty(),
+        Part::Object(_) => true,
+        _ => false,
+    });
+    for (key, part) in &mut message.members {
+        if matches!(part, Part::Joined { list: false, inside } if inside.is_empty()) && (says_else || key != "content")
+        {
+            *part = Part::nothing();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,22 +116,26 @@ mod tests {
         String::from_utf8(assembly.finish()).unwrap()
     }
 
-    /// The one choice of a chat whose events bring these deltas.
+    fn member(json: &str, key: &str) -> String {
+        let members = members(json).unwrap();
+        members.iter().find(|(name, _)| name == key).unwrap().1.get().to_owned()
+    }
+
+    /// The message of a chat whose events bring these deltas.
     fn message(deltas: &[&str]) -> String {
         let events: Vec<String> =
             deltas.iter().map(|delta| format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#)).collect();
         let json = assemble(Dialect::Chat, &events.iter().map(String::as_str).collect::<Vec<_>>());
-        let (_, message) = json.split_once(r#""message":"#).unwrap();
-        message.split_once(r#","logprobs":"#).unwrap().0.to_owned()
+        let choices = member(&json, "choices");
+        member(choices.trim_start_matches('[').trim_end_matches(']'), "message")
     }
 
     #[test]
     fn nothing_at_all_has_the_form_of_an_answer() {
         assert_eq!(
-            assemble(Dialect::Chat, &["[DONE]", "{", "[]", "\"x\"", "{\"choices\":5}", "{\"choices\":[null,7]}"]),
+            assemble(Dialect::Chat, &["[DONE]", "{", "[]", "\"x\"", "{\"choices\":[null,7]}"]),
             concat!(
-                r#"{"id":null,"object":"chat.completion","created":null,"model":null,"choices":[],"#,
-                r#""service_tier":null,"system_fingerprint":null,"usage":null,"prompt_logprobs":null,"#,
+                r#"{"choices":[],"service_tier":null,"system_fingerprint":null,"usage":null,"prompt_logprobs":null,"#,
                 r#""prompt_token_ids":null,"prompt_text":null,"kv_transfer_params":null,"ec_transfer_params":null,"#,
                 r#""metrics":null}"#
             )
@@ -156,11 +143,15 @@ mod tests {
         assert_eq!(
             assemble(Dialect::Completions, &[r#"{"choices":[{}]}"#]),
             concat!(
-                r#"{"id":null,"object":"text_completion","created":null,"model":null,"choices":[{"index":0,"text":"","#,
-                r#""logprobs":null,"finish_reason":null,"stop_reason":null,"token_ids":null,"prompt_logprobs":null,"#,
-                r#""prompt_token_ids":null}],"service_tier":null,"system_fingerprint":null,"usage":null,"#,
-                r#""kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}"#
+                r#"{"choices":[{"index":0,"text":"","logprobs":null,"finish_reason":null,"stop_reason":null,"#,
+                r#""token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"service_tier":null,"#,
+                r#""system_fingerprint":null,"usage":null,"kv_transfer_params":null,"ec_transfer_params":null,"#,
+                r#""metrics":null}"#
             )
+        );
+        assert_eq!(
+            message(&["5"]),
+            r#"{"role":"assistant","reasoning":null,"content":null,"refusal":null,"annotations":null,"audio":null,"function_call":null}"#
         );
     }
 
@@ -176,8 +167,8 @@ mod tests {
         assert_eq!(
             said,
             concat!(
-                r#"{"role":"assistant","content":"a\"\u00e9\\\ud83e\udd80\n","refusal":null,"annotations":null,"#,
-                r#""audio":null,"function_call":null,"reasoning":null}"#
+                r#"{"role":"assistant","content":"a\"\u00e9\\\ud83e\udd80\n","reasoning":null,"refusal":null,"#,
+                r#""annotations":null,"audio":null,"function_call":null}"#
             )
         );
         assert!(serde_json::from_str::<serde_json::Value>(&said).unwrap()["content"].as_str().unwrap().contains('🦀'));
@@ -198,19 +189,21 @@ mod tests {
             (r#"{"content":"x","reasoning":"r"}"#, "\"x\""),
         ] {
             let said = message(&[r#"{"content":""}"#, delta]);
-            assert!(said.starts_with(&format!(r#"{{"role":"assistant","content":{content},"#)), "{delta}: {said}");
+            assert_eq!(member(&said, "content"), content, "{delta}: {said}");
         }
     }
 
     #[test]
     fn reasoning_keeps_its_name() {
-        for (delta, end) in [
-            (r#"{"reasoning":"r"}"#, r#""function_call":null,"reasoning":"r"}"#),
-            (r#"{"reasoning_content":"r"}"#, r#""function_call":null,"reasoning_content":"r"}"#),
-            (r#"{"reasoning_content":null}"#, r#""function_call":null,"reasoning_content":null}"#),
-            (r#"{"reasoning_content":""}"#, r#""function_call":null,"reasoning_content":null}"#),
+        for (delta, name, text) in [
+            (r#"{"reasoning":"r"}"#, "reasoning", "\"r\""),
+            (r#"{"reasoning_content":"r"}"#, "reasoning_content", "\"r\""),
+            (r#"{"reasoning_content":null}"#, "reasoning_content", "null"),
+            (r#"{"reasoning_content":""}"#, "reasoning_content", "null"),
+            ("{}", "reasoning", "null"),
         ] {
-            assert!(message(&[delta]).ends_with(end), "{delta}");
+            let said = message(&[delta]);
+            assert_eq!((member(&said, name), said.matches("reasoning").count()), (text.to_owned(), 1), "{delta}");
         }
     }
 
@@ -222,12 +215,12 @@ mod tests {
             r#"{"tool_calls":[{"index":1,"id":null,"function":{"arguments":"}"}},{"index":0,"function":{"arguments":"]"},"x":1}]}"#,
             r#"{"tool_calls":null}"#,
         ]);
-        assert!(
-            said.contains(concat!(
-                r#""tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"[1]"},"x":1},"#,
+        assert_eq!(
+            member(&said, "tool_calls"),
+            concat!(
+                r#"[{"id":"a","function":{"name":"f","arguments":"[1]"},"type":"function","x":1},"#,
                 r#"{"id":"b","type":"function","function":{"name":"g","arguments":"{}"}}]"#
-            )),
-            "{said}"
+            )
         );
     }
 
@@ -266,11 +259,7 @@ mod tests {
 
     #[test]
     fn counts_that_are_not_known_at_the_end_are_not_known() {
-        let usage = |events: &[&str]| {
-            let json = assemble(Dialect::Chat, events);
-            let (_, usage) = json.split_once(r#""usage":"#).unwrap();
-            usage.split_once(r#","prompt_logprobs""#).unwrap().0.to_owned()
-        };
+        let usage = |events: &[&str]| member(&assemble(Dialect::Chat, events), "usage");
         let running = r#"{"choices":[{}],"usage":{"prompt_tokens":1}}"#;
         let details = r#""prompt_tokens_details":null,"completion_tokens_details":null"#;
         assert_eq!(usage(&[running]), format!(r#"{{"prompt_tokens":1,{details}}}"#));
@@ -278,7 +267,7 @@ mod tests {
         assert_eq!(usage(&[running, r#"{"choices":[],"usage":null}"#]), "null");
         let told = r#"{"completion_tokens_details":{"reasoning_tokens":2},"prompt_tokens_details":null}"#;
         assert_eq!(usage(&[&format!(r#"{{"choices":[],"usage":{told}}}"#)]), told);
-        for odd in ["{}", "5", "[1]"] {
+        for odd in ["\"?\"", "5", "[1]"] {
             assert_eq!(usage(&[&format!(r#"{{"usage":{odd}}}"#)]), odd);
         }
     }
@@ -308,9 +297,9 @@ mod tests {
         assert_eq!(
             said,
             concat!(
-                r#"{"role":"assistant","content":[{"type":"text"}],"refusal":null,"annotations":null,"#,
-                r#""audio":{"id":"a","data":"xz","expires_at":1},"function_call":{"name":null,"arguments":"y"},"#,
-                r#""tool_calls":[{"id":null,"type":null,"function":{"name":"f","arguments":""}}],"reasoning":null}"#
+                r#"{"content":[{"type":"text"}],"tool_calls":[{"function":{"name":"f","arguments":""}}],"#,
+                r#""audio":{"id":"a","data":"xz","expires_at":1},"function_call":{"arguments":"y"},"role":"assistant","#,
+                r#""reasoning":null,"refusal":null,"annotations":null}"#
             )
         );
     }

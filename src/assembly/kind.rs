@@ -1,8 +1,5 @@
-//! The objects of an answer: what each has in any case, and what becomes of a member that comes again.
+//! The objects of an answer: what becomes of a member that comes again, and what each has in any case.
 
-use super::object::{Object, Part};
-
-/// The objects of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Chat,
@@ -12,11 +9,11 @@ pub(super) enum Kind {
     Message,
     ToolCall,
     Function,
+    Usage,
     /// Any other that grows.
     Other,
 }
 
-/// What becomes of a member that comes again.
 pub(super) enum Rule {
     /// The last one counts, unless it is empty.
     Last,
@@ -31,55 +28,54 @@ pub(super) enum Rule {
 }
 
 impl Kind {
-    /// What a whole answer has in any case, in its order.
+    pub(super) fn rule(self, key: &str) -> Rule {
+        match self {
+            Self::Chat | Self::Completion => match key {
+                "choices" if self == Self::Chat => Rule::List(Self::ChatChoice),
+                "choices" => Rule::List(Self::CompletionChoice),
+                "usage" => Rule::Object(Self::Usage),
+                _ => Rule::Last,
+            },
+            Self::ChatChoice | Self::CompletionChoice => match key {
+                "index" => Rule::Skip,
+                "message" => Rule::Object(Self::Message),
+                "logprobs" => Rule::Object(Self::Other),
+                "text" | "token_ids" => Rule::Join,
+                _ => Rule::Last,
+            },
+            Self::ToolCall => match key {
+                "index" => Rule::Skip,
+                "function" => Rule::Object(Self::Function),
+                "custom" => Rule::Object(Self::Other),
+                _ => Rule::Last,
+            },
+            Self::Usage => Rule::Last,
+            Self::Message | Self::Function | Self::Other => match key {
+                "tool_calls" if self == Self::Message => Rule::List(Self::ToolCall),
+                "function_call" if self == Self::Message => Rule::Object(Self::Function),
+                "audio" if self == Self::Message => Rule::Object(Self::Other),
+                "id" | "name" | "role" | "type" => Rule::Last,
+                _ => Rule::Join,
+            },
+        }
+    }
+
+    /// What vLLM's whole answer has in it even where nothing is to be said.
     pub(super) const fn form(self) -> &'static str {
         match self {
             Self::Chat => {
-                "id object created model choices service_tier system_fingerprint usage prompt_logprobs \
-                 prompt_token_ids prompt_text kv_transfer_params ec_transfer_params metrics"
-            }
-            Self::Completion => {
-                "id object created model choices service_tier system_fingerprint usage \
+                "service_tier system_fingerprint usage prompt_logprobs prompt_token_ids prompt_text \
                  kv_transfer_params ec_transfer_params metrics"
             }
-            Self::ChatChoice => "index message logprobs finish_reason stop_reason token_ids routed_experts",
+            Self::Completion => "service_tier system_fingerprint usage kv_transfer_params ec_transfer_params metrics",
+            Self::ChatChoice => "logprobs finish_reason stop_reason token_ids routed_experts",
             Self::CompletionChoice => {
-                "index text logprobs finish_reason stop_reason token_ids prompt_logprobs prompt_token_ids"
+                "text logprobs finish_reason stop_reason token_ids prompt_logprobs prompt_token_ids"
             }
-            Self::Message => "role content refusal annotations audio function_call",
-            Self::ToolCall => "id type function",
-            Self::Function => "name arguments",
-            Self::Other => "",
-        }
-    }
-
-    /// How a member of the form begins.
-    pub(super) fn beginning(self, key: &str) -> Part {
-        match (self, key) {
-            (Self::Chat, "object") => Part::Value("\"chat.completion\"".to_owned()),
-            (Self::Completion, "object") => Part::Value("\"text_completion\"".to_owned()),
-            (Self::Chat | Self::Completion, "choices") => Part::List(Vec::new()),
-            (Self::ChatChoice, "message") => Part::Object(Object::new(Self::Message)),
-            (Self::CompletionChoice, "text") | (Self::Function, "arguments") => Part::Text(String::new()),
-            _ => Part::nothing(),
-        }
-    }
-
-    pub(super) fn rule(self, key: &str) -> Rule {
-        match (self, key) {
-            (Self::Chat, "choices") => Rule::List(Self::ChatChoice),
-            (Self::Completion, "choices") => Rule::List(Self::CompletionChoice),
-            (Self::Chat | Self::Completion, "object") => Rule::Skip,
-            (Self::ChatChoice | Self::CompletionChoice | Self::ToolCall, "index") => Rule::Skip,
-            (Self::ChatChoice, "message") => Rule::Object(Self::Message),
-            (Self::ChatChoice | Self::CompletionChoice, "logprobs") => Rule::Object(Self::Other),
-            (Self::ChatChoice | Self::CompletionChoice, "text" | "token_ids") => Rule::Join,
-            (Self::Message, "tool_calls") => Rule::List(Self::ToolCall),
-            (Self::Message, "function_call") | (Self::ToolCall, "function") => Rule::Object(Self::Function),
-            (Self::Message, "audio") | (Self::ToolCall, "custom") => Rule::Object(Self::Other),
-            (Self::Message | Self::Function | Self::Other, "id" | "name" | "role" | "type") => Rule::Last,
-            (Self::Message | Self::Function | Self::Other, _) => Rule::Join,
-            _ => Rule::Last,
+            Self::Message => "content refusal annotations audio function_call",
+            Self::Function => "arguments",
+            Self::Usage => "prompt_tokens_details completion_tokens_details",
+            Self::ToolCall | Self::Other => "",
         }
     }
 }

@@ -30,7 +30,7 @@ const MAX_MEMBERS: usize = 256;
 #[derive(Debug)]
 pub(super) struct Object {
     kind: Kind,
-    pub(super) members: Vec<(Cow<'static, str>, Part)>,
+    pub(super) members: Vec<(String, Part)>,
 }
 
 /// What has come of a member.
@@ -38,24 +38,20 @@ pub(super) struct Object {
 pub(super) enum Part {
     /// JSON; empty where nothing has come.
     Value(String),
-    /// The inside of a string, with its escapes: such insides go one behind another, and halves of a surrogate pair
-    /// become one.
-    Text(String),
-    /// The inside of a list.
-    Items(String),
+    /// The insides of strings or of lists, one behind another. Strings keep their escapes, and halves of a surrogate
+    /// pair become one.
+    Joined {
+        list: bool,
+        inside: String,
+    },
     Object(Object),
     /// Objects by their index. In their order rather than in their place, because an index may be any number.
     List(Vec<(u64, Object)>),
 }
 
 impl Object {
-    pub(super) fn new(kind: Kind) -> Self {
-        let members = kind.form().split_ascii_whitespace().map(|key| (key.into(), kind.beginning(key))).collect();
-        Self { kind, members }
-    }
-
-    pub(super) fn get(&mut self, key: &str) -> Option<&mut Part> {
-        self.members.iter_mut().find(|(name, _)| name == key).map(|(_, part)| part)
+    pub(super) const fn new(kind: Kind) -> Self {
+        Self { kind, members: Vec::new() }
     }
 
     /// What has come of this member, which is new if nothing has.
@@ -65,7 +61,7 @@ impl Object {
             None if self.members.len() >= MAX_MEMBERS => return Err(TooLarge),
             None => {
                 room.take(MEMBER.saturating_add(key.len()))?;
-                self.members.push((key.to_owned().into(), Part::nothing()));
+                self.members.push((key.to_owned(), Part::nothing()));
                 self.members.len().saturating_sub(1)
             }
         };
@@ -88,40 +84,51 @@ impl Object {
     }
 
     fn take(&mut self, key: &str, value: &str, room: &mut Room) -> Result<(), TooLarge> {
-        let key = if self.kind == Kind::ChatChoice && key == "delta" { "message" } else { key };
-        match self.kind.rule(key) {
-            Rule::Skip => Ok(()),
-            Rule::Last => self.part(key, room)?.replace(value, room),
-            Rule::Join => self.part(key, room)?.join(value, room),
+        let (key, value) = match (key, value) {
+            ("delta", _) if self.kind == Kind::ChatChoice => ("message", value),
+            ("object", _) if self.kind == Kind::Chat => (key, "\"chat.completion\""),
+            _ => (key, value),
+        };
+        let rule = self.kind.rule(key);
+        if matches!(rule, Rule::Skip) {
+            return Ok(());
+        }
+        let part = self.part(key, room)?;
+        match rule {
+            Rule::Join => return part.join(value, room),
             Rule::Object(kind) => {
-                let part = self.part(key, room)?;
-                match members(value) {
-                    Some(members) => part.object(kind, room)?.merge(&members, room),
-                    None => part.replace(value, room),
+                if let Some(members) = members(value) {
+                    return part.object(kind, room)?.merge(&members, room);
                 }
             }
             Rule::List(kind) => {
-                let part = self.part(key, room)?;
-                match serde_json::from_str::<Vec<&RawValue>>(value) {
-                    Ok(items) => part.merge_items(kind, &items, room),
-                    Err(_) => part.replace(value, room),
+                if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value) {
+                    return part.merge_items(kind, &items, room);
                 }
             }
+            Rule::Last | Rule::Skip => {}
         }
+        part.replace(value, room)
     }
 
-    pub(super) fn write(&self, json: &mut String) {
-        json.push('{');
-        for (place, (key, part)) in self.members.iter().enumerate() {
-            if place > 0 {
-                json.push(',');
-            }
+    pub(super) fn write(&self, json: &mut Vec<u8>) {
+        json.push(b'{');
+        for (key, part) in &self.members {
             // A string always has a JSON form.
-            json.push_str(&serde_json::to_string(key).unwrap_or_default());
-            json.push(':');
+            json.extend(serde_json::to_vec(key).unwrap_or_default());
+            json.push(b':');
             part.write(json);
+            json.push(b',');
         }
-        json.push('}');
+        for key in self.kind.form().split(' ') {
+            if !key.is_empty() && !self.members.iter().any(|(name, _)| name == key) {
+                let nothing: &[u8] = if matches!(key, "text" | "arguments") { b"\":\"\"," } else { b"\":null," };
+                json.push(b'"');
+                json.extend(key.as_bytes());
+                json.extend(nothing);
+            }
+        }
+        close(json, b'}');
     }
 }
 
@@ -135,7 +142,8 @@ impl Part {
     }
 
     fn replace(&mut self, value: &str, room: &mut Room) -> Result<(), TooLarge> {
-        if is_empty(value) && !self.is_nothing() {
+        let is_made_of_objects = matches!(self, Self::Object(_) | Self::List(_));
+        if is_made_of_objects || (is_empty(value) && !self.is_nothing()) {
             return Ok(());
         }
         if !matches!(self, Self::Value(_)) {
@@ -150,27 +158,25 @@ impl Part {
     }
 
     fn join(&mut self, value: &str, room: &mut Room) -> Result<(), TooLarge> {
-        let inside = |open: char, close| value.strip_prefix(open).and_then(|value| value.strip_suffix(close));
-        if let Some(text) = inside('"', '"') {
-            if !matches!(self, Self::Text(_)) && (self.is_nothing() || !text.is_empty()) {
-                *self = Self::Text(String::new());
+        let list = match value.as_bytes().first() {
+            Some(b'"') => false,
+            Some(b'[') => true,
+            _ => return self.replace(value, room),
+        };
+        let inside = value.get(1..value.len().saturating_sub(1)).unwrap_or_default();
+        let inside = if list { inside.trim_ascii() } else { inside };
+        if !matches!(self, Self::Joined { list: before, .. } if *before == list) {
+            if inside.is_empty() && !self.is_nothing() {
+                return Ok(());
             }
-            if let Self::Text(kept) = self {
-                room.take(text.len())?;
-                kept.push_str(text);
-            }
-            return Ok(());
+            *self = Self::Joined { list, inside: String::new() };
         }
-        let Some(items) = inside('[', ']').map(str::trim) else { return self.replace(value, room) };
-        if !matches!(self, Self::Items(_)) && (self.is_nothing() || !items.is_empty()) {
-            *self = Self::Items(String::new());
-        }
-        if let Self::Items(kept) = self {
-            room.take(items.len().saturating_add(1))?;
-            if !kept.is_empty() && !items.is_empty() {
+        if let Self::Joined { inside: kept, .. } = self {
+            room.take(inside.len().saturating_add(1))?;
+            if list && !kept.is_empty() && !inside.is_empty() {
                 kept.push(',');
             }
-            kept.push_str(items);
+            kept.push_str(inside);
         }
         Ok(())
     }
@@ -198,8 +204,12 @@ impl Part {
                 Err(at) => {
                     room.take(OBJECT)?;
                     let mut object = Object::new(kind);
-                    if let Some(shown) = object.get("index") {
-                        *shown = Self::Value(index.to_string());
+                    if kind != Kind::ToolCall {
+                        *object.part("index", room)? = Part::Value(index.to_string());
+                    }
+                    // A choice has a message even if no event brings any of it.
+                    if kind == Kind::ChatChoice {
+                        object.take("message", "{}", room)?;
                     }
                     objects.insert(at, (index, object));
                     at
@@ -212,28 +222,37 @@ impl Part {
         Ok(())
     }
 
-    fn write(&self, json: &mut String) {
+    fn write(&self, json: &mut Vec<u8>) {
         match self {
-            Self::Value(value) if value.is_empty() => json.push_str("null"),
-            Self::Value(value) => json.push_str(value),
-            Self::Text(text) => json.extend(["\"", text, "\""]),
-            Self::Items(items) => json.extend(["[", items, "]"]),
+            Self::Value(value) if value.is_empty() => json.extend(b"null"),
+            Self::Value(value) => json.extend(value.as_bytes()),
+            Self::Joined { list, inside } => {
+                json.push(if *list { b'[' } else { b'"' });
+                json.extend(inside.as_bytes());
+                json.push(if *list { b']' } else { b'"' });
+            }
             Self::Object(object) => object.write(json),
             Self::List(objects) => {
-                json.push('[');
-                for (place, (_, object)) in objects.iter().enumerate() {
-                    if place > 0 {
-                        json.push(',');
-                    }
+                json.push(b'[');
+                for (_, object) in objects {
                     object.write(json);
+                    json.push(b',');
                 }
-                json.push(']');
+                close(json, b']');
             }
         }
     }
 }
 
+/// Ends what was written with a comma behind each part.
+fn close(json: &mut Vec<u8>, end: u8) {
+    if json.ends_with(b",") {
+        json.pop();
+    }
+    json.push(end);
+}
+
 /// Servers send empty ones with every event: they take nothing back.
-pub(super) fn is_empty(value: &str) -> bool {
+fn is_empty(value: &str) -> bool {
     matches!(value, "" | "null" | "\"\"")
 }
