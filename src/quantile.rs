@@ -4,16 +4,19 @@
 //! is once in a call, and a percentile that follows a change only after thousands of calls is of no use here.
 
 use crate::time::Instant;
-use std::collections::VecDeque;
+use std::mem;
 
 /// The latest samples, in milliseconds, and when each was taken.
 #[derive(Debug, Default)]
 pub struct Recent {
-    samples: VecDeque<(Instant, u64)>,
+    samples: Vec<(u64, Instant)>,
 }
 
 /// So many are kept: six of them are above the 95th percentile.
 const MOST: usize = 128;
+
+/// Of how many it is the smallest.
+const LARGEST: usize = MOST / 20 + 1;
 
 /// With fewer the 95th percentile would be the largest of them.
 const LEAST: usize = 20;
@@ -25,27 +28,29 @@ impl Recent {
     /// Takes a sample.
     pub fn add(&mut self, now: Instant, ms: u64) {
         if self.samples.len() >= MOST {
-            self.samples.pop_front();
+            self.samples.remove(0);
         }
-        self.samples.push_back((now, ms));
+        self.samples.push((ms, now));
     }
 
     /// The smallest sample of the last five minutes that 95 % of them do not exceed (the nearest rank); `None` where
     /// there are fewer than twenty.
     pub fn p95(&self, now: Instant) -> Option<u64> {
-        let fresh = || self.samples.iter().filter(|(at, _)| now.since(*at) < FORGET_MS).map(|(_, ms)| *ms);
+        let fresh = || self.samples.iter().filter(|(_, at)| now.since(*at) < FORGET_MS).map(|(ms, _)| *ms);
         let count = fresh().count();
         if count < LEAST {
             return None;
         }
-        // So many are above it, and it comes behind them. A sort of all would be more work, and more code.
-        let above = count / 20;
-        let mut largest: Vec<u64> = Vec::with_capacity(above.saturating_add(2));
-        for ms in fresh() {
-            largest.insert(largest.partition_point(|other| *other >= ms), ms);
-            largest.truncate(above.saturating_add(1));
+        // In descending order. A sort of all would be more work, and more code.
+        let mut largest = [0; LARGEST];
+        for mut ms in fresh() {
+            for other in &mut largest {
+                if ms > *other {
+                    mem::swap(other, &mut ms);
+                }
+            }
         }
-        largest.last().copied()
+        largest.get(count / 20).copied()
     }
 }
 
