@@ -50,11 +50,14 @@ pub struct Engine {
     pub refuses: bool,
     /// It does not count tokens.
     pub counts_nothing: bool,
+    /// It takes for ever to count them.
+    pub counts_late: bool,
     /// Its template keeps white space at the end of a beginning.
     pub keeps_white_space: bool,
     /// Its next answers break behind so many tokens.
     pub breaks: VecDeque<(usize, Break)>,
-    answers: u32,
+    /// How many it has given.
+    pub answers: u32,
 }
 
 impl Engine {
@@ -67,6 +70,7 @@ impl Engine {
             token_ms: 0,
             refuses: false,
             counts_nothing: false,
+            counts_late: false,
             keeps_white_space: false,
             breaks: VecDeque::new(),
             answers: 0,
@@ -84,6 +88,12 @@ impl Engine {
         self.tokens.concat()
     }
 
+    /// Its whole answer, whatever it is asked.
+    pub fn answer_to_any(&self, chat: bool) -> Script {
+        let telling = Telling { chat, answer: 1, usage: false, prompt: 7, thoughts: &[], finish: self.finish };
+        telling.script(&self.tokens, None)
+    }
+
     /// How many tokens the beginning of its answer is, a token that is not whole being one.
     fn count(&self, beginning: &str) -> usize {
         let starts = self.tokens.iter().scan(0, |length, token| Some(std::mem::replace(length, *length + token.len())));
@@ -95,6 +105,9 @@ impl Engine {
         let body: Value = serde_json::from_slice(&request.body).expect("JSON");
         if request.url.ends_with("/tokenize") {
             assert_eq!(body["add_special_tokens"], false);
+            if self.counts_late {
+                return Script::new();
+            }
             let count = self.count(body["prompt"].as_str().expect("a text"));
             let answer = json!({ "count": count, "max_model_len": 1024, "tokens": [], "token_strs": null });
             return match self.counts_nothing {
