@@ -37,13 +37,14 @@ struct CallLine<'a> {
     event: &'a Event,
 }
 
-/// Writes a call's failures, with what followed, its hedge, and its end. An attempt that merely starts is no
-/// news.
+/// Writes a call's failures, with what followed, its hedge, how it went on behind a break, and its end. An attempt that
+/// merely starts is no news.
 pub fn call(fields: &CallFields, event: &Event) {
     let level = match event {
         Event::AttemptStarted { .. } | Event::JobStarted { .. } => return,
         Event::JobCancelled { outcome: "cancelled" | "ended", .. } | Event::JobEnded { .. } => "info",
         Event::BreakerClosed { .. } | Event::HedgeStarted { .. } => "info",
+        Event::ResumeStarted { .. } | Event::StreamResumed { .. } => "info",
         Event::AttemptFailed { .. }
         | Event::JobSlow { .. }
         | Event::CharactersDestroyed { .. }
@@ -51,6 +52,7 @@ pub fn call(fields: &CallFields, event: &Event) {
         | Event::StoreFailed { .. }
         | Event::JobCancelled { .. } => "warn",
         Event::CallEnded { outcome, .. } if outcome == "ok" || outcome == "client_gone" => "info",
+        Event::CallEnded { outcome, .. } if outcome == "partial" => "warn",
         Event::CallEnded { .. } => "error",
     };
     write(&CallLine { level, fields, event });
