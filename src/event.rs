@@ -35,7 +35,7 @@ pub enum Event {
         /// `retry`, `failover`, or `line` where it waits for a place; or why not: `attempts_spent`, `nobody_left`, `no_time_left`,
         /// `budget_spent`, `circuit_open`, `no_room`, `another_attempt_runs`, `content_shown`; where a policy resumes
         /// broken streams, and this one cannot be, `not_retryable`, `differs`, `dialect`, `choices`, `logprobs`, `token_ids`,
-        /// `multimodal`, `tool_calls`, `length` or `characters`.
+        /// `multimodal`, `tool_calls`, `gap`, `length` or `characters`.
         then: &'static str,
         /// Milliseconds until the next attempt.
         wait_ms: u64,

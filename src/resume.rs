@@ -135,6 +135,10 @@ impl Terms {
             return Err("reasoning");
         }
         let whole = shown.content().unwrap_or_default();
+        // A server without such a parser leaves it in the text, and templates take it out of messages.
+        if whole.contains("<think>") || whole.contains("</think>") {
+            return Err("reasoning");
+        }
         let text = if api == Api::Chat { whole.trim_end_matches(is_white_space) } else { &whole };
         if text.is_empty() {
             return Err("white_space");

@@ -51,6 +51,8 @@ pub struct Endpoint {
     pub native: bool,
     /// It can go on from a given beginning of an answer.
     pub can_continue: bool,
+    /// Its operator says so; otherwise it may turn out that it begins again.
+    pub surely_continues: bool,
     /// The longest that a job may run, in milliseconds, whatever is asked for.
     pub max_execution_ms: u64,
     /// The longest that a job may exist, in milliseconds from its submission.

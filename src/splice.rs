@@ -18,13 +18,15 @@ pub struct Differs;
 /// Brings the events of a second stream behind those of a first.
 #[derive(Debug)]
 pub struct Splice {
-    /// `id`, `created` and `model` that the client knows, as JSON.
-    names: Vec<(&'static str, String)>,
+    /// `id`, `created` and `model` that the client knows, as JSON; `None` where it knows none.
+    names: Vec<(&'static str, Option<String>)>,
     /// What is still to come that the client has.
     content: Expected,
     reasoning: Expected,
     /// Nothing may be thought any more: the answer's text has begun.
     thought: bool,
+    /// How a continuation would begin that is none.
+    restart: Option<Restart>,
     /// Tokens of what stands before a continuation.
     before: Before,
 }
@@ -57,6 +59,29 @@ impl Expected {
         }
         self.come = self.come.saturating_add(piece.len());
         Ok("")
+    }
+}
+
+/// A server that does not know how to go on may begin again.
+#[derive(Debug)]
+struct Restart {
+    /// How the answer began.
+    beginning: String,
+    /// What has come, as long as it is the same.
+    come: String,
+}
+
+/// So many characters that are those at the answer's beginning are no chance;
+const RESTART: usize = 40;
+
+/// nor is the whole of an answer that has so many.
+const SHORT_RESTART: usize = 12;
+
+impl Restart {
+    fn of(shown: &Transcript) -> Option<Self> {
+        let beginning: String = shown.content()?.chars().take(RESTART).collect();
+        let is_telling = beginning.chars().count() >= SHORT_RESTART;
+        is_telling.then(|| Self { beginning, come: String::new() })
     }
 }
 
@@ -99,13 +124,14 @@ impl Spliced {
 
 impl Splice {
     /// A stream that goes on behind what the client has. `white_space` ends that, was kept from the endpoint, and is
-    /// to come again.
-    pub fn of_continuation(shown: &Transcript, white_space: &str, before: Before) -> Self {
+    /// to come again. `surely`: the endpoint is known not to begin again instead.
+    pub fn of_continuation(shown: &Transcript, white_space: &str, surely: bool, before: Before) -> Self {
         Self {
             names: names(shown),
             content: Expected::new(white_space.to_owned()),
             reasoning: Expected::default(),
             thought: true,
+            restart: if surely { None } else { Restart::of(shown) },
             before,
         }
     }
@@ -115,7 +141,7 @@ impl Splice {
         let (content, reasoning) = (shown.content()?, shown.reasoning()?);
         let thought = !content.is_empty();
         let (content, reasoning) = (Expected::new(content), Expected::new(reasoning));
-        let splice = Self { names: names(shown), content, reasoning, thought, before: Before::Nothing };
+        let splice = Self { names: names(shown), content, reasoning, thought, restart: None, before: Before::Nothing };
         shown.gap().is_none().then_some(splice)
     }
 
@@ -136,7 +162,7 @@ impl Splice {
             [choice] => {
                 let choice = members(choice.get()).ok_or(Differs)?;
                 ends = member(&choice, "finish_reason").is_some_and(is_content);
-                choice_json = Some(self.take_choice(&choice, &mut spliced)?);
+                choice_json = Some(self.take_choice(&choice, ends, &mut spliced)?);
             }
             // There was but one.
             _ => return Err(Differs),
@@ -147,6 +173,10 @@ impl Splice {
         }
         let mut json = String::from("{");
         for (name, value) in &event {
+            let own = self.names.iter().find(|(own, _)| *own == &**name).map(|(_, json)| json.as_deref());
+            if own == Some(None) {
+                continue;
+            }
             if json.len() > 1 {
                 json.push(',');
             }
@@ -155,9 +185,7 @@ impl Splice {
             match (&**name, &choice_json) {
                 ("choices", Some(choice)) => json.extend(["[", choice, "]"]),
                 ("usage", _) => json.push_str(&self.usage(value, &mut spliced.usage)),
-                (name, _) => {
-                    json.push_str(self.names.iter().find(|(own, _)| *own == name).map_or(value.get(), |(_, json)| json))
-                }
+                _ => json.push_str(own.flatten().unwrap_or(value.get())),
             }
         }
         json.push('}');
@@ -167,7 +195,12 @@ impl Splice {
     }
 
     /// A choice without what the client has.
-    fn take_choice(&mut self, choice: &[(Cow<'_, str>, &RawValue)], spliced: &mut Spliced) -> Result<String, Differs> {
+    fn take_choice(
+        &mut self,
+        choice: &[(Cow<'_, str>, &RawValue)],
+        ends: bool,
+        spliced: &mut Spliced,
+    ) -> Result<String, Differs> {
         if member(choice, "index").is_some_and(|index| index.get() != "0") {
             return Err(Differs);
         }
@@ -190,12 +223,15 @@ impl Splice {
                         };
                         kept.push((&**name, kept_value));
                     }
-                    if let Some(value) = member(&delta, "content") {
-                        kept.push(("content", self.take_content(value, spliced)?));
+                    let last = ends || spliced.other;
+                    match member(&delta, "content") {
+                        Some(value) => kept.push(("content", self.take_content(value, last, spliced)?)),
+                        None if last => kept.extend(self.take_back(spliced).map(|text| ("content", text))),
+                        None => {}
                     }
                     object(&kept)
                 }
-                "text" => self.take_content(value, spliced)?,
+                "text" => self.take_content(value, ends, spliced)?,
                 _ => value.get().to_owned(),
             };
             json.push((&**name, value));
@@ -203,18 +239,39 @@ impl Splice {
         Ok(object(&json))
     }
 
-    fn take_content(&mut self, value: &RawValue, spliced: &mut Spliced) -> Result<String, Differs> {
+    /// What has been held back, where nothing follows that could tell what it is.
+    fn take_back(&mut self, spliced: &mut Spliced) -> Option<String> {
+        let text = self.restart.take()?.come;
+        let json = string(&text);
+        spliced.content.push_str(inside(&json));
+        (!text.is_empty()).then_some(json)
+    }
+
+    /// A piece of the text. `last`: it is not to be held back.
+    fn take_content(&mut self, value: &RawValue, last: bool, spliced: &mut Spliced) -> Result<String, Differs> {
         if !is_content(value) {
-            return Ok(value.get().to_owned());
+            let held = if last { self.take_back(spliced) } else { None };
+            return Ok(held.unwrap_or_else(|| value.get().to_owned()));
         }
         let text = text_of(value).ok_or(Differs)?;
         if !self.reasoning.rest().is_empty() {
             return Err(Differs);
         }
         self.thought = true;
-        let json = string(self.content.take_off(&text)?);
-        spliced.content.push_str(inside(&json));
-        Ok(json)
+        let beyond = self.content.take_off(&text)?;
+        let Some(restart) = &mut self.restart else {
+            let json = string(beyond);
+            spliced.content.push_str(inside(&json));
+            return Ok(json);
+        };
+        restart.come.push_str(beyond);
+        if restart.come.starts_with(&restart.beginning) {
+            return Err(Differs);
+        }
+        if restart.beginning.starts_with(&restart.come) && !last {
+            return Ok(string(""));
+        }
+        Ok(self.take_back(spliced).unwrap_or_else(|| string("")))
     }
 
     fn take_reasoning(&mut self, value: &RawValue, spliced: &mut Spliced) -> Result<String, Differs> {
@@ -264,9 +321,8 @@ impl Splice {
 }
 
 /// What the events of the second stream are called by.
-fn names(shown: &Transcript) -> Vec<(&'static str, String)> {
-    let own = |name| Some((name, shown.common(name)?.to_owned()));
-    ["id", "created", "model"].into_iter().filter_map(own).collect()
+fn names(shown: &Transcript) -> Vec<(&'static str, Option<String>)> {
+    ["id", "created", "model"].into_iter().map(|name| (name, shown.common(name).map(str::to_owned))).collect()
 }
 
 fn object(members: &[(&str, String)]) -> String {

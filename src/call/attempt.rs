@@ -249,6 +249,9 @@ impl Attempt {
         if self.counts().malformed > malformed {
             // A server's events are well formed: a piece in the middle is missing. What follows in
             // these bytes would stand behind a gap.
+            if let Some(transcript) = &mut self.transcript {
+                transcript.tear("gap");
+            }
             return Err(JobFailure::Gap.into());
         }
         out.append(&mut own);
@@ -499,7 +502,14 @@ impl Stream {
                         }
                     }
                 }
-                Seen::Malformed => self.malformed = self.malformed.saturating_add(1),
+                Seen::Malformed => {
+                    self.malformed = self.malformed.saturating_add(1);
+                    // A piece of the text is lost with it, behind which another endpoint can go on.
+                    let cut = fields.is_some_and(|fields| fields.data.starts_with(b"{"));
+                    if cut && transcript.as_deref().is_some_and(|transcript| transcript.minds_holes) {
+                        return Err(Failure::Invalid("an event that is not whole"));
+                    }
+                }
                 Seen::Error(error) => {
                     let own =
                         block.fields().filter(|_| self.of_gateway).and_then(|fields| fairlead::event(&fields.data));

@@ -110,7 +110,13 @@ impl Call {
             return self.fail(now, &error);
         }
         let winner = self.attempts.iter().find(|attempt| Some(attempt.id) == self.winner);
-        let counts = winner.map(Attempt::counts).unwrap_or_default();
+        let mut counts = winner.map(Attempt::counts).unwrap_or_default();
+        if let Some(shown) =
+            winner.filter(|attempt| attempt.resuming.is_some()).and_then(|attempt| attempt.transcript.as_ref())
+        {
+            // Of all that the client has, not of the last part alone.
+            counts.usage = shown.usage;
+        }
         self.over = true;
         while let Some(id) = self.attempts.first().map(|attempt| attempt.id) {
             self.drop_attempt(now, id);

@@ -58,7 +58,8 @@ const COUNT_MS: u64 = 2000;
 /// The longest answer to that.
 const MAX_COUNT: usize = 1 << 20;
 
-/// So long before the deadline a stream is cut short, so that its end arrives in time.
+/// So long before the deadline a stream is cut short, so that its end arrives in time; where there is little time, a
+/// tenth of it.
 const PARTIAL_MS: u64 = 250;
 
 impl Resuming {
@@ -197,7 +198,8 @@ impl Call {
 
     /// Makes an attempt one that goes on behind what the client has, if there is something.
     pub(super) fn take_up(&mut self, now: Instant, attempt: &mut Attempt) {
-        attempt.transcript = self.keeps_transcript().then(Box::default);
+        let resumes = self.order.policy.resume != Resume::Off || self.is_internal();
+        attempt.transcript = self.keeps_transcript().then(|| Box::new(Transcript::new(resumes)));
         let Ok((way, why)) = self.way(attempt.target) else { return };
         let endpoint = self.endpoint_name();
         let Some(interruption) = self.interruption.as_mut() else { return };
@@ -252,7 +254,9 @@ impl Call {
             Some(completion) => Before::Tokens { completion, prompt: shown.usage.prompt_tokens },
             None => Before::Unknown,
         };
-        resuming.splice = Some(Splice::of_continuation(shown, white_space, before));
+        let target = self.order.model.targets.get(attempt.target);
+        let surely = target.is_some_and(|target| target.endpoint.surely_continues);
+        resuming.splice = Some(Splice::of_continuation(shown, white_space, surely, before));
         let so_far = known.unwrap_or(shown.events);
         resuming.ask = interruption.terms.continued(&self.order.ask, text, so_far).map(Rc::new);
     }
@@ -340,7 +344,8 @@ impl Call {
     pub(super) fn partial_at(&self) -> Option<Instant> {
         let partial = self.order.policy.on_deadline == OnDeadline::Partial;
         let applies = partial && self.has_shown() && self.keeps_transcript();
-        applies.then(|| Instant::from_millis(self.deadline.as_millis().saturating_sub(PARTIAL_MS)))
+        let early_ms = PARTIAL_MS.min(self.deadline_ms / 10);
+        applies.then(|| Instant::from_millis(self.deadline.as_millis().saturating_sub(early_ms)))
     }
 
     /// Ends a stream with what there is of it. False: there is nothing.

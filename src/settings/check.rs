@@ -167,6 +167,7 @@ impl Check<'_> {
             via: config.via.clone(),
             native,
             can_continue: config.r#continue.unwrap_or(provider == Provider::Vllm),
+            surely_continues: config.r#continue == Some(true),
             max_execution_ms,
             max_ttl_ms,
             max_subrequests,

@@ -18,6 +18,8 @@ pub struct Transcript {
     reasoning: Vec<u8>,
     /// Why the texts are not all that was shown.
     gap: Option<&'static str>,
+    /// An event that is lost is not passed over: what follows may come from somebody else.
+    pub minds_holes: bool,
     /// The newest token counts that the client has seen.
     pub usage: Usage,
     /// The event with the counts of the whole answer has come.
@@ -33,18 +35,28 @@ const COMMON: [&str; 4] = ["id", "object", "created", "model"];
 const MAX_TEXT: usize = 16 << 20;
 
 impl Transcript {
+    /// Nothing, of a stream that may go on elsewhere, or may only be ended.
+    pub fn new(minds_holes: bool) -> Self {
+        Self { minds_holes, ..Self::default() }
+    }
+
+    /// The texts are not all that was shown, or more, for this reason.
+    pub fn tear(&mut self, why: &'static str) {
+        self.gap = Some(why);
+        self.content = Vec::new();
+        self.reasoning = Vec::new();
+    }
+
     /// Takes in what the client gets of an event.
     pub fn add(&mut self, said: Said<'_>) {
         self.events = self.events.saturating_add(1);
         if said.other {
-            self.gap = Some("tool_calls");
+            self.tear("tool_calls");
         }
         if self.content.len().saturating_add(self.reasoning.len()) > MAX_TEXT {
-            self.gap = Some("length");
+            self.tear("length");
         }
         if self.gap.is_some() {
-            self.content.clear();
-            self.reasoning.clear();
             return;
         }
         self.content.extend_from_slice(said.content);

@@ -105,7 +105,7 @@ fn every_capture_goes_on_from_every_event() {
                 for names in [&["a"][..], &["a", "b"]] {
                     let begun: Vec<_> = events[..cut].iter().flat_map(raw).collect();
                     let broken = [capture(name).opened(), begun, how.script()].concat();
-                    let mut world = World::new().endpoint("a", [broken]).policy(resume("continue"));
+                    let mut world = World::new().endpoint("a", [broken]).policy(resume("continue")).continues(true);
                     for name in names {
                         world = world.engine(name, Engine::of(&tokens));
                     }
@@ -203,7 +203,7 @@ fn text_of(record: &Record) -> String {
 fn what_cannot_be_continued_is_verified_and_what_cannot_be_verified_ends_in_the_error() {
     let verified = |why: &str| (vec![format!("verify at b, {why}")], "ok".to_owned());
     let lost = |why: &str| (vec![], format!("unreachable {why}"));
-    let cases: Vec<(&str, Wanted, (Vec<String>, String))> = vec![
+    let cases = vec![
         ("json", chat().with("response_format", json!({ "type": "json_object" })), verified("structured_output")),
         ("grammar", chat().with("structured_outputs", json!({ "regex": "a" })), verified("structured_output")),
         ("forced tool", chat().with("tool_choice", "required"), verified("structured_output")),
@@ -471,4 +471,65 @@ fn a_deadline_ends_a_stream_with_what_there_is() {
     let broken = slow().breaking(2, Break::End);
     let record = World::new().engine("a", broken).endpoint("b", [Script::new()]).policy(both).run(wanted());
     assert_eq!(strict(&record), (TEXT[..2].concat(), "length".to_owned(), Some(Value::Null)));
+}
+
+#[test]
+fn whoever_begins_again_is_found_out_unless_it_is_vouched_for() {
+    let long = ["A fairlead guides a line", " and keeps it", " from chafing.", " So it does."];
+    let whole = |tokens: &[&str]| Engine::of(tokens).answer_to_any(true);
+    for cut in 1..long.len() {
+        // It takes no notice of what it is asked, and is taken for what it is: the whole answer again.
+        let record = World::new()
+            .engine("a", Engine::of(&long).breaking(cut, Break::End))
+            .endpoint("b", [whole(&long)])
+            .policy(resume("continue"))
+            .run(chat());
+        assert_eq!(ways(&record), ["continue at b", "verify at a, differs"], "{cut}");
+        assert_eq!(strict(&record).0, long.concat(), "{cut}");
+        // A model may say the same again. Then the beginning is held back until it does something else, or ends.
+        for again in [["A fair", "way."], ["A fairlead", " guides"], ["A fair", "y"]] {
+            let tokens: Vec<&str> = long.iter().chain(&again).copied().collect();
+            let record = World::new()
+                .engine("a", Engine::of(&tokens).breaking(long.len(), Break::End))
+                .policy(resume("continue"))
+                .run(chat());
+            assert_eq!((ways(&record), strict(&record).0), (vec!["continue at a".to_owned()], tokens.concat()));
+        }
+    }
+    // What is short may be said again at any time.
+    let record = World::new()
+        .engine("a", Engine::of(&["ha", " ha", " ha"]).breaking(1, Break::End))
+        .policy(resume("continue"))
+        .run(chat());
+    assert_eq!((ways(&record), strict(&record).0), (vec!["continue at a".to_owned()], "ha ha ha".to_owned()));
+}
+
+#[test]
+fn an_event_that_is_lost_is_a_break() {
+    let broken =
+        [opened(), role(), says("A"), raw("data: {\"choices\":[{\"index\":0,\"del\n\n"), says(" guides")].concat();
+    let record = World::new()
+        .endpoint("a", [broken.clone()])
+        .engine("b", Engine::of(&TEXT))
+        .policy(resume("continue"))
+        .run(chat());
+    assert_eq!((ways(&record), strict(&record).0), (vec!["continue at b".to_owned()], TEXT.concat()));
+    // What is no chunk at all takes no text with it; and without a way on, it is passed over as ever.
+    let odd =
+        [opened(), role(), says("A"), raw("data: ping\n\n"), says(" line"), finishes("stop"), done(), end()].concat();
+    let record = World::new().endpoint("a", [odd]).policy(resume("continue")).run(chat());
+    assert_eq!((record.dropped(), strict(&record).0), (1, "A line".to_owned()));
+    let record =
+        World::new().endpoint("a", [[broken, finishes("stop"), done(), end()].concat()]).policy(json!({})).run(chat());
+    assert_eq!((record.dropped(), record.outcome()), (1, "ok"));
+}
+
+#[test]
+fn an_endpoint_that_cannot_continue_is_asked_again_and_compared() {
+    let record = World::new()
+        .engine("a", Engine::of(&TEXT).breaking(4, Break::End))
+        .continues(false)
+        .policy(resume("continue"))
+        .run(chat());
+    assert_eq!((ways(&record), strict(&record).0), (vec!["verify at a, endpoint".to_owned()], TEXT.concat()));
 }

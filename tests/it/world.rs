@@ -69,6 +69,8 @@ pub struct World {
     strategy: Option<&'static str>,
     /// How many calls each endpoint may have.
     room: BTreeMap<String, u32>,
+    /// The `continue` of all endpoints.
+    continues: Option<bool>,
     scripts: BTreeMap<String, Scripts>,
     policies: Value,
     client: Client,
@@ -117,6 +119,7 @@ impl World {
             targets: Vec::new(),
             strategy: None,
             room: BTreeMap::new(),
+            continues: None,
             scripts: BTreeMap::new(),
             policies: json!({}),
             client: Client { in_lane: true, ..Client::default() },
@@ -187,6 +190,12 @@ impl World {
     /// The `max_concurrency` of an endpoint.
     pub fn room(mut self, endpoint: &str, calls: u32) -> Self {
         self.room.insert(endpoint.to_owned(), calls);
+        self
+    }
+
+    /// What `CONFIG` says of all endpoints: whether they can go on from a beginning.
+    pub fn continues(mut self, can: bool) -> Self {
+        self.continues = Some(can);
         self
     }
 
@@ -321,6 +330,9 @@ impl World {
             self.jobs_endpoint(),
             { "name": "e", "provider": "fairlead", "base_url": "https://e.hush.example/v1", "api_key_secret": "KEY_E" },
         ]);
+        for endpoint in endpoints.as_array_mut().into_iter().flatten() {
+            endpoint["continue"] = self.continues.into();
+        }
         for endpoint in endpoints.as_array_mut().into_iter().flatten() {
             let name = endpoint["name"].as_str().expect("a name");
             endpoint["max_concurrency"] = self.room.get(name).copied().into();
