@@ -3,8 +3,8 @@
 import { conversation, textPieces } from './continuation.mjs';
 import { invalid, json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choicesWanted, complete, counted, data, idsOf, interleaved, limitOf,
-  openaiStream, promptPieces, stepIds, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, complete, counted, data, idsOf, interleaved, limitOf,
+  openaiStream, promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { DEFAULT_REASONING, hex, pieces, weight } from './tokens.mjs';
 
@@ -122,7 +122,7 @@ function streamed(body, context, asked, choices, spec) {
       logprobs: step ? logprobs(body, step.pieces) : null,
       finish_reason: finish,
       ...(finish && { stop_reason: reasonOf(choices[index], finish) }),
-      token_ids: tokenIds(body, step),
+      token_ids: tokenIds(body, choices[index], step),
     }],
     ...running(count),
     ...(finish && !usage.include && { system_fingerprint: FINGERPRINT }),
@@ -147,7 +147,7 @@ function whole(body, context, asked, choices, spec) {
       logprobs: logprobs(body, choice.steps.map(({ piece }) => piece)),
       finish_reason: choice.finish,
       stop_reason: reasonOf(choice, choice.finish),
-      token_ids: stepIds(body, choice.steps),
+      token_ids: choiceIds(body, choice),
       routed_experts: null,
     })),
     service_tier: null,
@@ -168,15 +168,16 @@ function message(choice, { role }, spec) {
   const joined = (key) => choice.steps.map(({ delta }) => delta[key] ?? '').join('');
   const name = reasoningName(spec);
   const calls = callsOf(choice);
+  const reasoning = joined(name) || null;
   return {
     role,
-    content: calls.length > 0 ? null : joined('content'),
+    content: joined('content') || (calls.length > 0 || reasoning !== null ? null : ''),
     refusal: null,
     annotations: null,
     audio: null,
     function_call: null,
     ...(calls.length > 0 && { tool_calls: calls }),
-    [name]: joined(name) || null,
+    [name]: reasoning,
   };
 }
 

@@ -3,8 +3,8 @@
 import { promptParts, textPieces } from './continuation.mjs';
 import { json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choicesWanted, counted, data, idsOf, interleaved, limitOf, openaiStream,
-  promptPieces, stepIds, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, counted, data, idsOf, interleaved, limitOf, openaiStream,
+  promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { textOf, weight } from './tokens.mjs';
 
@@ -50,11 +50,11 @@ function streamed(body, context, asked, choices, spec) {
     choices: [{
       index,
       text: step?.pieces.join('') ?? '',
-      logprobs: step ? logprobs(body, step.pieces) : null,
+      logprobs: step ? logprobs(body, step.pieces, textBefore(choices[index], count - step.pieces.length)) : null,
       finish_reason: finish,
       stop_reason: finish && choices[index].stopReason,
       prompt_token_ids: count === (step?.pieces.length ?? 1) ? asked.promptIds(index) : null,
-      token_ids: tokenIds(body, step),
+      token_ids: tokenIds(body, choices[index], step),
     }],
     ...(usage.running && { usage: usageOf(asked.tokens, count) }),
     ...(finish && !usage.include && { system_fingerprint: FINGERPRINT }),
@@ -74,13 +74,13 @@ function whole(body, context, asked, choices) {
     object: 'text_completion',
     created: context.created,
     model: context.model,
-    choices: choices.map(({ steps, finish, stopReason }, index) => ({
+    choices: choices.map((choice, index) => ({
       index,
-      text: steps.map(({ piece }) => piece).join(''),
-      logprobs: logprobs(body, steps.map(({ piece }) => piece)),
-      finish_reason: finish,
-      stop_reason: stopReason,
-      token_ids: stepIds(body, steps),
+      text: textBefore(choice, choice.steps.length),
+      logprobs: logprobs(body, choice.steps.map(({ piece }) => piece)),
+      finish_reason: choice.finish,
+      stop_reason: choice.stopReason,
+      token_ids: choiceIds(body, choice),
       prompt_logprobs: null,
       prompt_token_ids: asked.promptIds(index),
     })),
@@ -95,11 +95,20 @@ function whole(body, context, asked, choices) {
   }, { tokens: Math.max(...choices.map(tokensOf)) });
 }
 
-function logprobs(body, tokens) {
+/** The text of a choice's first so many tokens. */
+const textBefore = ({ steps }, count) => steps.slice(0, count).map(({ piece }) => piece).join('');
+
+/** Offsets go on from event to event, and count characters as Python does. */
+function logprobs(body, tokens, before = '') {
   if (body.logprobs === undefined || body.logprobs === null) return null;
-  let end = 0;
+  let end = [...before].length;
+  const text_offset = tokens.map((token) => {
+    const start = end;
+    end += [...token].length;
+    return start;
+  });
   return {
-    text_offset: tokens.map((token) => (end += token.length) - token.length),
+    text_offset,
     token_logprobs: tokens.map(weight),
     tokens,
     top_logprobs: tokens.map((token) => ({ [token]: weight(token) })),

@@ -137,9 +137,12 @@ export function interleaved(choices, spec, textFor) {
   return events;
 }
 
-export const tokenIds = (body, step) => (body.return_token_ids ? step?.pieces.map(tokenId) ?? [EOS] : null);
-export const idsOf = (body, prompt) => (body.return_token_ids ? prompt.map(tokenId) : null);
-export const stepIds = (body, steps) => (body.return_token_ids ? steps.map(({ piece }) => tokenId(piece)) : null);
+/** The ids that come with one event of a choice. */
+export const tokenIds = (body, choice, step) => idsOf(body, step?.pieces ?? [], step ? [] : lastIds(choice));
+/** Those of a whole choice. */
+export const choiceIds = (body, choice) => idsOf(body, choice.steps.map(({ piece }) => piece), lastIds(choice));
+export const idsOf = (body, texts, last = []) => (body.return_token_ids ? [...texts.map(tokenId), ...last] : null);
+const lastIds = (choice) => (complete(choice) ? [EOS] : []);
 
 export const sum = (numbers) => numbers.reduce((total, each) => total + each, 0);
 

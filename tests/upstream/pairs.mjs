@@ -24,8 +24,9 @@ const CHAT = {
   logprobs: { logprobs: true, top_logprobs: 2 },
   reasoning: { chat_template_kwargs: { enable_thinking: true } },
   reasoning_old: { chat_template_kwargs: { enable_thinking: true }, sim: { text: TEXT, reasoning_content: true } },
-  // Behind a limit, because the simulator leaves the end's own token out of whole answers.
-  token_ids: { return_token_ids: true, max_tokens: 5 },
+  reasoning_cut: { chat_template_kwargs: { enable_thinking: true }, max_tokens: 4 },
+  token_ids: { return_token_ids: true },
+  token_ids_cut: { return_token_ids: true, max_tokens: 5 },
   stop: { stop: ['Then'] },
   json: { response_format: { type: 'json_schema', json_schema: { name: 'x', schema: SCHEMA } }, sim: {} },
   empty: { sim: { text: '' } },
@@ -37,7 +38,8 @@ const COMPLETIONS = {
   n2: { n: 2 },
   prompts: { prompt: ['The quick', 'brown fox'], n: 2 },
   logprobs: { logprobs: 1, prompt: ['The quick', 'brown fox'] },
-  token_ids: { prompt: [[1, 2], [3]], return_token_ids: true, max_tokens: 5 },
+  token_ids: { prompt: [[1, 2], [3]], return_token_ids: true },
+  token_ids_cut: { prompt: [[1, 2], [3]], return_token_ids: true, max_tokens: 5 },
 };
 
 const REQUESTS = [
