@@ -316,8 +316,10 @@ impl Call {
             }
             Input::Chunk { bytes, .. } => self.go_on(now, id, |attempt, _, out| attempt.on_chunk(now, bytes, out)),
             Input::End { .. } => self.finish(now, id, Attempt::on_end),
-            Input::Barred { barrier, .. } => self.finish(now, id, |attempt, _, out| attempt.on_barred(barrier, out)),
-            _ => self.finish(now, id, |attempt, _, out| attempt.on_broken(out)),
+            Input::Barred { barrier, .. } => {
+                self.finish(now, id, |attempt, ask, out| attempt.on_barred(barrier, ask, out))
+            }
+            _ => self.finish(now, id, Attempt::on_broken),
         }
     }
 
@@ -382,7 +384,7 @@ impl Call {
     /// Takes an attempt for what it is, because its end does not come.
     fn close(&mut self, now: Instant, id: u32) {
         self.release(id);
-        self.finish(now, id, |attempt, _, out| attempt.on_broken(out));
+        self.finish(now, id, Attempt::on_broken);
     }
 
     /// Lets an attempt take something in and shows what comes of it. `None`: it is over already.

@@ -9,6 +9,7 @@ use crate::{
     jobs::{IfJobs, Op},
     message::{Barrier, Headers, ResponseHead},
     provider::{fairlead, runpod, vllm},
+    resume::Terms,
     splice::{Differs, Splice},
     sse::Decoder,
     stream::{Flaw, Proof, Seen, Transcript, Usage, check_answer},
@@ -356,23 +357,23 @@ impl Attempt {
                 out.push(Emit::Bytes(mem::take(body)));
                 Ok(())
             }
-            Reply::Stream(stream) => stream.finish(out),
+            Reply::Stream(stream) => stream.finish(self.transcript.as_deref(), ask, out),
         }
     }
 
     /// The connection broke, or the last bytes of a whole answer did not come in time.
-    pub(super) fn on_broken(&mut self, out: &mut Vec<Emit>) -> Result<(), Failure> {
+    pub(super) fn on_broken(&mut self, ask: &Ask, out: &mut Vec<Emit>) -> Result<(), Failure> {
         match &mut self.reply {
             Reply::Awaited | Reply::Native { .. } => Err(Failure::Unreachable),
             Reply::Refused { head, .. } => Err(Failure::Status { head: head.clone(), body: None }),
             Reply::Whole { .. } => Err(Failure::Cut),
-            Reply::Stream(stream) => stream.finish(out),
+            Reply::Stream(stream) => stream.finish(self.transcript.as_deref(), ask, out),
         }
     }
 
     /// The platform stands between the endpoint and us. What has come by then is worth what it would be otherwise.
-    pub(super) fn on_barred(&mut self, barrier: Barrier, out: &mut Vec<Emit>) -> Result<(), Failure> {
-        self.on_broken(out).map_err(|failure| match failure {
+    pub(super) fn on_barred(&mut self, barrier: Barrier, ask: &Ask, out: &mut Vec<Emit>) -> Result<(), Failure> {
+        self.on_broken(ask, out).map_err(|failure| match failure {
             Failure::Unreachable | Failure::Cut => Failure::Barred(barrier),
             failure => failure,
         })
@@ -540,7 +541,7 @@ impl Stream {
     }
 
     /// No more bytes: whole if the dialect's own proof says so, and then with the end it owes.
-    fn finish(&mut self, out: &mut Vec<Emit>) -> Result<(), Failure> {
+    fn finish(&mut self, shown: Option<&Transcript>, ask: &Ask, out: &mut Vec<Emit>) -> Result<(), Failure> {
         if self.closed && self.tail.is_empty() {
             return Ok(());
         }
@@ -552,6 +553,8 @@ impl Stream {
             out.push(Emit::Bytes(mem::take(&mut self.tail)));
         }
         if self.proof.ends_in_done() && !self.closed {
+            let lacks_usage = |shown: &&Transcript| !shown.usage_told && Terms::read(ask).wants_usage();
+            out.extend(shown.filter(lacks_usage).map(|shown| Emit::Bytes(shown.unknown_usage())));
             out.push(Emit::Bytes(b"data: [DONE]\n\n".to_vec()));
         }
         self.closed = true;
