@@ -56,6 +56,13 @@ pub struct Beginning {
     pub white_space: String,
 }
 
+impl Beginning {
+    /// How many tokens it has, if the endpoint has told: not where it is less than what was shown.
+    pub fn count(&self, shown: &Transcript) -> Option<u64> {
+        shown.usage.completion_tokens.filter(|_| self.white_space.is_empty())
+    }
+}
+
 impl Terms {
     /// Reads a request.
     pub fn read(ask: &Ask) -> Self {

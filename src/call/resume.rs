@@ -85,12 +85,22 @@ impl Call {
     /// Ends a stream that broke behind the end of its answer, where that matters to nobody. False: it does, or it did
     /// not.
     pub(super) fn end_finished(&mut self, now: Instant, id: u32) -> bool {
-        let finished = self.attempts.iter().any(|attempt| attempt.id == id && attempt.is_whole());
+        let attempt = self.attempts.iter().find(|attempt| attempt.id == id);
+        let finished = attempt.is_some_and(|attempt| attempt.is_whole() || self.has_all_tokens(attempt));
         let applies = finished && self.order.policy.resume != Resume::Off && self.shown().is_some();
         if applies {
             self.end_here(now, "ok", "");
         }
         applies
+    }
+
+    /// Whether an answer has as many tokens as it may have, by its endpoint's count, so that nothing is left to ask for.
+    fn has_all_tokens(&self, attempt: &Attempt) -> bool {
+        let shown = attempt.transcript.as_ref().filter(|_| attempt.resuming.is_some());
+        let usage = shown.map_or_else(|| attempt.counts().usage, |shown| shown.usage);
+        let counts = attempt.job.is_none() && self.order.ask.choices == 1;
+        let count = usage.completion_tokens.filter(|_| counts);
+        count.is_some_and(|count| Terms::read(&self.order.ask).tokens_left(count) == Some(0))
     }
 
     /// The attempt whose content the client has, has failed. `Err`: why nobody may go on.
@@ -225,7 +235,8 @@ impl Call {
             self.first_content = None;
             return self.forget_answer();
         }
-        let counts = attempt.voice == Voice::Server && attempt.job.is_none() && shown.usage.completion_tokens.is_none();
+        let is_known = resuming.beginning.as_ref().is_some_and(|beginning| beginning.count(&shown).is_some());
+        let counts = attempt.voice == Voice::Server && attempt.job.is_none() && !is_known;
         let counts = counts && interruption.terms.needs_count() && way == Way::Continue;
         resuming.counting = counts.then(|| Counting { until: now.after(COUNT_MS), answer: Vec::new() });
         attempt.transcript = Some(shown);
@@ -248,8 +259,9 @@ impl Call {
     fn prepare(&self, attempt: &mut Attempt, counted: Option<u64>) {
         let (Some(interruption), Some(shown)) = (&self.interruption, &attempt.transcript) else { return };
         let Some(resuming) = &mut attempt.resuming else { return };
-        let Some(Beginning { text, white_space }) = &resuming.beginning else { return };
-        let known = shown.usage.completion_tokens.or(counted);
+        let Some(beginning) = &resuming.beginning else { return };
+        let Beginning { text, white_space } = beginning;
+        let known = beginning.count(shown).or(counted);
         let before = match known {
             Some(completion) => Before::Tokens { completion, prompt: shown.usage.prompt_tokens },
             None => Before::Unknown,
