@@ -7,8 +7,9 @@ const OBJECTS = new Set([CHAT, 'text_completion']);
 /**
  * @param {Uint8Array | string} bytes the body, without the framing of its transfer
  * @param {object} [expected]
- * @param {boolean | 'running' | 'unknown'} [expected.usage] true: a last chunk says it; 'running': every chunk does as
- *   well; 'unknown': the last chunk is there, and its usage is null; false, as without it: none says any
+ * @param {boolean | 'running' | 'unknown' | 'running, then unknown'} [expected.usage] true: a last chunk says it;
+ *   'running': every chunk does as well; 'unknown': the last chunk is there, and its usage is null, and 'running, then
+ *   unknown': those before it say theirs, except at most the finish; false, as without it: none says any
  * @param {number} [expected.choices] how many there are: 1
  * @param {boolean} [expected.interrupted] the stream ends in an error event, and only there: no [DONE], no usage
  * @returns {Strict} text, reasoning, toolCalls, finishReason and stopReason of the first choice; `choices` with those
@@ -165,15 +166,17 @@ class Strict {
     this.#mustHaveFinished('the usage');
     must(expected && !interrupted, 'a chunk without choices, and no usage was asked for');
     this.#usageSaid = true;
-    if (expected === 'unknown') return must(usage === null, 'a usage that nobody can know');
+    if (expected.endsWith?.('unknown')) return must(usage === null, 'a usage that nobody can know');
     mustAddUp(usage);
     for (const before of this.#running) mustGoOn(before, usage);
     this.usage = usage;
     return undefined;
   }
 
-  #usageSoFar({ usage, choices: [{ index }] }) {
-    if (this.#expected.usage !== 'running') {
+  #usageSoFar({ usage, choices: [{ index, finish_reason: finish }] }) {
+    const { usage: expected } = this.#expected;
+    if (expected === 'running, then unknown' && finish && usage === undefined) return undefined;
+    if (!expected.startsWith?.('running')) {
       return must(usage === undefined || usage === null, 'a usage before the last chunk');
     }
     mustAddUp(usage);
