@@ -65,7 +65,7 @@ export class FairleadError extends Error {
   readonly retryable: boolean;
   /** The answer's JSON, or its text. */
   readonly body: unknown;
-  /** What had come of a stream. */
+  /** What had come of the answer: of a stream, or under `streamInternally`. */
   partial: PartialAnswer | undefined;
 
   constructor(message: string, fields: ErrorFields) {
@@ -181,7 +181,7 @@ export interface Circumstances extends Omit<ErrorFields, 'code' | 'type' | 'para
 
 /** The error that a body, or an error event of a stream, tells of. */
 export function errorOf(body: unknown, { reword, ...known }: Circumstances): FairleadError {
-  const { message, type, param, code } = tell(body);
+  const { message, type, param, code, partial } = tell(body);
   const word = typeof code === 'string' && code ? code : undefined;
   const ours = word !== undefined && Object.hasOwn(CODES, word) ? CODES[word] : undefined;
   const status = known.status ?? ours?.[0] ?? (typeof code === 'number' && code >= 400 && code < 600 ? code : 500);
@@ -193,6 +193,7 @@ export function errorOf(body: unknown, { reword, ...known }: Circumstances): Fai
     code: word ?? codeOf(status),
     type,
     param,
+    partial: known.partial ?? (partial ? ofText(partial) : undefined),
     // What a browser has kept from the page it will keep again.
     retryable: known.retryable ?? (retryable && param !== 'cors'),
     body,
@@ -203,7 +204,17 @@ export function errorOf(body: unknown, { reword, ...known }: Circumstances): Fai
 export const failure = (code: keyof typeof CODES & string, message: string, fields: Omit<ErrorFields, 'code'> = {}): FairleadError =>
   errorOf({ error: { message, code, param: fields.param } }, fields);
 
-interface Told { message?: string | undefined; type?: string | undefined; param?: string | undefined; code?: unknown }
+const ofText = (text: string): PartialAnswer =>
+  ({ text, reasoning: '', refusal: '', toolCalls: [], usage: undefined, finishReason: undefined });
+
+interface Told {
+  message?: string | undefined;
+  type?: string | undefined;
+  param?: string | undefined;
+  code?: unknown;
+  /** The text so far of an answer that was streamed to whoever failed, but not to this caller. */
+  partial?: string | undefined;
+}
 
 /** Reads the shapes that are about: nested, flat, a text for `error`, FastAPI's `detail`, or no JSON at all. */
 function tell(body: unknown): Told {
@@ -211,8 +222,8 @@ function tell(body: unknown): Told {
   if (typeof body !== 'object' || body === null) return {};
   const { error, detail } = body as { error?: unknown; detail?: unknown };
   if (typeof error === 'string') return { message: error };
-  const { message, type, param, code } = (typeof error === 'object' && error !== null ? error : body) as Record<string, unknown>;
+  const { message, type, param, code, partial } = (typeof error === 'object' && error !== null ? error : body) as Record<string, unknown>;
   const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
   const plain = text(message) ?? text(detail) ?? (detail === undefined ? undefined : JSON.stringify(detail));
-  return { message: plain, type: text(type), param: text(param), code };
+  return { message: plain, type: text(type), param: text(param), code, partial: text(partial) };
 }

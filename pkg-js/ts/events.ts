@@ -23,10 +23,31 @@ export type Fact =
        * code.
        */
       readonly reason: string;
-      /** `retry`, `failover` or `line`; or why not: `attempts_spent`, `nobody_left`, `no_time_left`, `budget_spent`, … */
+      /** `retry`, `failover` or `line`; or why not: `attempts_spent`, `nobody_left`, `no_time_left`, `budget_spent`, …, `differs`, `tool_calls`, … */
       readonly then: string;
       /** Until the next attempt. */
       readonly waitMs: number;
+    }
+  | {
+      /** An attempt is to go on behind a stream that broke. */
+      readonly type: 'resume_started';
+      readonly attempt: number;
+      readonly endpoint: string;
+      /** From there, asked for again and compared, or asked for again where the caller has nothing yet. */
+      readonly way: 'continue' | 'verify' | 'anew';
+      /** Why not as the policy has it, if so: `endpoint`, `refused`, `differs`, `model`, `reasoning`, `stop`, … */
+      readonly why?: string;
+      /** Of the text so far. */
+      readonly bytes: number;
+    }
+  | {
+      /** The first content behind a break. */
+      readonly type: 'stream_resumed';
+      readonly attempt: number;
+      readonly endpoint: string;
+      readonly way: 'continue' | 'verify';
+      /** Since it broke. */
+      readonly gapMs: number;
     }
   | { readonly type: 'job_started'; readonly attempt: number; readonly endpoint: string; readonly queuedMs: number }
   | { readonly type: 'job_slow'; readonly attempt: number; readonly endpoint: string; readonly limitMs: number }
@@ -55,7 +76,7 @@ export type Fact =
   | { readonly type: 'store_failed'; readonly operation: 'get' | 'put' }
   | {
       readonly type: 'call_ended';
-      /** `ok`, an error's code, `upstream_4xx` or `client_gone`. */
+      /** `ok`, `partial` (cut at the deadline), an error's code, `upstream_4xx` or `client_gone`. */
       readonly outcome: string;
       readonly param?: string;
       readonly endpoint: string | null;
@@ -80,6 +101,7 @@ const LEVEL_OF: Readonly<Record<string, LogLevel>> = {
   breaker_closed: 'info',
   characters_destroyed: 'warn',
   store_failed: 'warn',
+  stream_resumed: 'info',
 };
 
 /** Where the facts of a client's calls go. */

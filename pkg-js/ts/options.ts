@@ -87,7 +87,7 @@ export interface EndpointOptions {
   mode?: 'jobs' | 'openai' | 'load_balancer' | undefined;
   /** Calls at a time, instead of {@link FairleadOptions.maxConcurrency}. */
   maxConcurrency?: number | undefined;
-  /** Whether it can go on from a partial answer. Without effect in this version. */
+  /** Whether it goes on from the beginning of an answer, as {@link PolicyOptions.resume} may ask. @default true of `vllm` */
   continue?: boolean | undefined;
   /** Whether its jobs are open natively (RunPod). */
   native?: boolean | undefined;
@@ -148,13 +148,22 @@ export interface PolicyOptions {
   keepaliveMs?: number | undefined;
   /** A stream that still waits is handed out after so long; what fails then throws in reading. @default 10000 */
   commitAfterMs?: number | undefined;
-  /** What a stream whose deadline comes ends in. Without effect in this version. @default "error" */
+  /**
+   * What a stream ends in whose time is over: an error, or as it is, with `finish_reason` `length` and
+   * `fairlead: { truncated: 'deadline' }` on its last chunk. Chat and completions. @default "error"
+   */
   onDeadline?: 'error' | 'partial' | undefined;
   /** Has an effect in a gateway only. @default "checked" */
   forward?: 'checked' | 'native' | undefined;
-  /** What to do when a stream breaks after its first content. Without effect in this version. @default "off" */
+  /**
+   * Whether a stream that breaks behind its first content goes on: from there where that is exact, or asked for again and
+   * compared. Chat and completions. @default "off"
+   */
   resume?: 'off' | 'continue' | 'verify' | undefined;
-  /** Streams from the endpoint what is not streamed to the caller. Without effect in this version. @default false */
+  /**
+   * Has endpoints stream what the caller wants whole, so that all timers, `resume` and `onDeadline` serve it as well. Chat and
+   * completions. @default false
+   */
   streamInternally?: boolean | undefined;
   /**
    * A stream that has no content after so long is asked of the next endpoint as well; the first to bring some wins. "p95": as

@@ -143,7 +143,7 @@ export class Body<T> implements Source<T> {
     const { error } = this.#behind!;
     if (error) {
       this.ended = { error };
-      error.partial ??= this.tally.partial;
+      error.partial = this.tally.partial;
       this.#flight.fail(error);
       throw error;
     }

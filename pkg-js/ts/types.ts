@@ -73,6 +73,12 @@ export interface Usage extends Open {
   total_tokens?: number;
 }
 
+/** What Fairlead says of an answer, beside what the endpoint says. */
+export interface FairleadNote {
+  /** It is not whole: its time was over. `finish_reason` is `length`. */
+  truncated?: 'deadline';
+}
+
 /** Why an answer ended: vLLM says `abort` and `repetition`, too. */
 export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter' | 'abort' | 'repetition' | (string & {});
 
@@ -96,6 +102,7 @@ export interface ChatCompletion extends Open {
   model: string;
   choices: ({ index: number; message: AssistantMessage; finish_reason: FinishReason | null; logprobs?: unknown } & Open)[];
   usage?: Usage | null;
+  fairlead?: FairleadNote;
 }
 
 /** What a piece of a chat answer adds. */
@@ -121,6 +128,7 @@ export interface ChatCompletionChunk extends Open {
   model: string;
   choices: ({ index: number; delta: ChatDelta; finish_reason?: FinishReason | null; logprobs?: unknown } & Open)[];
   usage?: Usage | null;
+  fairlead?: FairleadNote;
 }
 
 /** A request for a text to be continued. */
@@ -147,6 +155,7 @@ export interface Completion extends Open {
   model: string;
   choices: ({ index: number; text: string; finish_reason?: FinishReason | null; logprobs?: unknown } & Open)[];
   usage?: Usage | null;
+  fairlead?: FairleadNote;
 }
 
 /** A request for embeddings. */

@@ -18,7 +18,17 @@ const fixed = `(view) => new Uint8Array(view.buffer, view.byteOffset, view.byteL
 
 /** With waits of some length, so that they can differ, and no breaker, which has a test of its own. */
 const DIFFERING = { backoff: { base_ms: 150, throttled_base_ms: 400, max_ms: 1000 }, breaker: { enabled: false } };
-const POLICIES = { default: { ...PATIENT, ...DIFFERING }, hasty: { ...HASTY, ...DIFFERING, deadline_ms: 1500 } };
+const PLAIN = { ...PATIENT, ...DIFFERING };
+const POLICIES = {
+  default: PLAIN,
+  hasty: { ...HASTY, ...DIFFERING, deadline_ms: 1500 },
+  continue: { ...PLAIN, resume: 'continue', idle_ms: 500 },
+  verify: { ...PLAIN, resume: 'verify' },
+  internal: { ...PLAIN, stream_internally: true },
+  'internal, continue': { ...PLAIN, stream_internally: true, resume: 'continue' },
+  partial: { ...PLAIN, deadline_ms: 800, on_deadline: 'partial', stream_internally: true },
+  hedge: { ...PLAIN, hedge_after_ms: 150, hedge_ratio: 1 },
+};
 /** For each, how the endpoints fare with the attempts to come; `first` and `second` are asked in this order. */
 const SCRIPT = {
   'a whole answer': { first: ['ok'] },
@@ -51,6 +61,27 @@ const SCRIPT = {
   'a malformed event': { first: ['malformed'] },
   'one after another': { model: 'both', first: ['http-503', 'reset'], second: ['error-before-content', 'ok'] },
   'the deadline': { policy: 'hasty', first: ['hang', 'hang', 'hang', 'hang'] },
+  'a break that the same goes on behind': { policy: 'continue', first: ['cut', 'ok'] },
+  'a break that the next goes on behind': { model: 'twins', policy: 'continue', first: ['cut-reset'], second: ['ok'] },
+  'a stall that the next goes on behind': { model: 'twins', policy: 'continue', first: ['stall'], second: ['ok'] },
+  'a break at which there is but another model': { model: 'both', policy: 'continue', first: ['cut'], second: ['ok'] },
+  'breaks on breaks': { model: 'twins', policy: 'continue', first: ['cut', 'error-mid-stream'], second: ['abort'] },
+  'a break that is verified': { model: 'both', policy: 'verify', first: ['cut'], second: ['ok'] },
+  'a break that is verified, and differs': { model: 'both', policy: 'verify', first: ['cut'], second: [{ differsAt: 3 }] },
+  'an answer that is put together': { policy: 'internal', first: ['ok'] },
+  'one that breaks, and is asked for anew': { model: 'both', policy: 'internal', first: ['cut'], second: ['ok'] },
+  'one that breaks, and goes on': { model: 'twins', policy: 'internal, continue', first: ['cut'], second: ['ok'] },
+  'one that breaks again and again': {
+    model: 'twins', policy: 'internal, continue', first: ['cut', 'cut'], second: ['cut'],
+  },
+  'the deadline in the middle': { policy: 'partial', first: ['stall'] },
+  'the deadline before anything': { policy: 'partial', first: ['hang-after-headers'] },
+  'a hedge that wins': { model: 'both', policy: 'hedge', first: [{ firstTokenMs: 3000 }], second: ['ok'] },
+  'a hedge that fails': { model: 'both', policy: 'hedge', first: [{ firstTokenMs: 600 }], second: ['http-500'] },
+  // The last of all: it is remembered.
+  'a break behind which nobody continues': {
+    model: 'twins', policy: 'continue', first: ['cut', { continues: false }], second: [{ continues: false }],
+  },
 };
 
 let first;
@@ -77,6 +108,7 @@ async function startBoth(policies) {
     models: [
       { name: 'one', targets: [target('first')] },
       { name: 'both', targets: [target('first'), target('second')] },
+      { name: 'twins', targets: [{ endpoint: 'first' }, { endpoint: 'second' }] },
     ],
     policies,
   };
@@ -135,6 +167,9 @@ function fact(told, names) {
 }
 const IN_LOG = {
   attempt_failed: ['event', 'attempt', 'endpoint', 'reason', 'then', 'wait_ms'],
+  resume_started: ['event', 'attempt', 'endpoint', 'way', 'why', 'bytes'],
+  stream_resumed: ['event', 'attempt', 'endpoint', 'way'],
+  hedge_started: ['event', 'attempt', 'endpoint'],
   breaker_opened: ['event', 'endpoint', 'entry', 'reason', 'open_ms', 'one_client'],
   call_ended: ['event', 'outcome', 'param', 'endpoint', 'attempts', 'stream', 'malformed', 'completion_tokens'],
 };
@@ -166,7 +201,7 @@ function inStream(body) {
 
 function whole(status, { error, choices }) {
   if (status === 200) return { text: choices[0].message.content, error: undefined };
-  return { text: '', error: [wordOf(status, error), error.param ?? null] };
+  return { text: error.partial ?? '', error: [wordOf(status, error), error.param ?? null] };
 }
 
 /** An endpoint's own refusal goes by its status. */
@@ -182,6 +217,7 @@ async function throughThePackage({ ai, events }, { model, stream, policy }) {
   } catch (thrown) {
     const own = typeof thrown.body?.error?.code === 'number';
     error = [own ? String(thrown.status) : thrown.code, thrown.param ?? null];
+    if (!stream) text = thrown.partial?.text ?? '';
   }
   const facts = (await events.ofLastCall()).filter((event) => IN_EVENT[event.type])
     .map((event) => fact(event, IN_EVENT[event.type]));

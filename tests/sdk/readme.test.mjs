@@ -83,6 +83,13 @@ describe('examples', () => {
       assert.deepEqual([workshop.a100.requests.length, workshop.spare.requests.length], [1, 1]);
       assert.equal(workshop.spare.requests[0].headers.authorization, 'Bearer key of spare');
     },
+    async 'When a stream breaks'(block) {
+      workshop.a100.script('cut');
+      const { shown, said } = await workshop.run(block);
+      assert.deepEqual([shown, said], [DEFAULT_TEXT, [['spare', 'continue']]]);
+      const asked = ({ requests }) => requests.map(({ path }) => path);
+      assert.deepEqual([asked(workshop.a100), asked(workshop.spare)], [['/v1/chat/completions'], ['/v1/chat/completions']]);
+    },
     async Errors(block) {
       workshop.vllm.script('cut');
       const { shown, said } = await workshop.run(block);
@@ -276,6 +283,13 @@ describe('links', () => {
   it('of the package’s README lead somewhere, in it and in the root’s', () => {
     assert.deepEqual(targets(README, /\]\(#([^)]*)\)/g).filter((anchor) => !anchors(README).has(anchor)), []);
     assert.deepEqual(targets(README, /\]\(\.\.\/README\.md#([^)]*)\)/g).filter((anchor) => !anchors(ROOT).has(anchor)), []);
+  });
+
+  it('to what is said of resuming lead somewhere', () => {
+    const page = anchors(read('docs/resume.md'));
+    const found = [README, ROOT].flatMap((text) => targets(text, /\]\((?:\.\.\/)?docs\/resume\.md#([^)]*)\)/g));
+    assert.ok(found.length > 2);
+    assert.deepEqual(found.filter((anchor) => !page.has(anchor)), []);
   });
 
   it('of the root’s README lead somewhere in it', () => {
