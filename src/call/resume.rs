@@ -105,8 +105,11 @@ impl Call {
 
     /// The attempt whose content the client has, has failed. `Err`: why nobody may go on.
     pub(super) fn interrupt(&mut self, now: Instant, id: u32, failure: &Failure) -> Result<(), &'static str> {
-        if self.order.policy.resume == Resume::Off && !self.is_internal() {
+        if !self.order.ask.stream || self.order.policy.resume == Resume::Off && !self.is_internal() {
             return Err("content_shown");
+        }
+        if !self.order.ask.api.has_choices() {
+            return Err("dialect");
         }
         let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) else {
             return Err("content_shown");
