@@ -53,7 +53,7 @@ export class Calls {
 
   newId() {
     this.#count += 1;
-    return `call-${this.#count}`;
+    return `text-${this.#count}`;
   }
 
   #hear(line) {
