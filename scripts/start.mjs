@@ -15,7 +15,8 @@ import { bin, continueOnPackagedNode, ensurePackages } from './setup.mjs';
 const HOST = '127.0.0.1';
 /** The endpoints of CONFIG in wrangler.toml that are simulated here. */
 const SERVERS = ['demo-a', 'demo-b'];
-const RUNPOD = 'demo-runpod';
+/** Those of the simulated RunPod, with their ids there. */
+const RUNPOD = { 'demo-runpod': 'demo', 'demo-cold': 'cold' };
 const MODEL = 'fairlead-demo';
 /**
  * At the pace of a real one. It may run for days, and nobody reads its records. A browser repeats a request by itself
@@ -82,11 +83,11 @@ async function startServers() {
   return Promise.all(SERVERS.map(() => startVllm(VLLM)));
 }
 
-/** Its worker goes after half a minute without work, and takes three seconds to come back. */
+/** A worker takes three seconds to come. The one goes after half a minute without work, the other at once. */
 async function startRunpod() {
   const { startRunpod: start } = await import('../tests/upstream/runpod.mjs');
   const demo = { handler: 'worker-vllm', coldStartMs: 3000, idleMs: 30_000, keepJobs: 100, vllm: VLLM };
-  return start({ keepRequests: 20, endpoints: { demo } });
+  return start({ keepRequests: 20, endpoints: { demo, cold: { ...demo, idleMs: 1 } } });
 }
 
 /** The demo's CONFIG, with its simulated endpoints where they listen: on ports that were free. The page may call. */
@@ -95,7 +96,7 @@ async function configFor(servers, runpod, page) {
   const { CONFIG } = readConfig({ config: join(root, 'wrangler.toml') }, { hideWarnings: true }).vars;
   const endpoint = (wanted) => CONFIG.endpoints.find(({ name }) => name === wanted);
   for (const [at, name] of SERVERS.entries()) endpoint(name).base_url = `${servers[at].url}/v1`;
-  endpoint(RUNPOD).base_url = runpod.baseUrl('demo');
+  for (const [name, id] of Object.entries(RUNPOD)) endpoint(name).base_url = runpod.baseUrl(id);
   return JSON.stringify({ ...CONFIG, cors: { origins: [page.url] }, policies: { ...CONFIG.policies, page: PAGE_POLICY } });
 }
 
@@ -172,6 +173,9 @@ ${chat('demo', ',"sim":["http-503"]')}
 
 A stream that breaks in its middle says so, and never ends like a whole one:
 ${chat('demo', ',"sim":"cut"')}
+
+A stream that breaks, and goes on at the other server:
+${chat('demo-resume', ',"sim":["cut"]')}
 
 A RunPod endpoint that has to start first; leave with Ctrl-C in its middle, and its job is cancelled:
 ${chat('demo-runpod')}

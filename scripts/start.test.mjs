@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -87,6 +88,30 @@ describe('npm start', () => {
     const answer = await curl('A stream that breaks in its middle says so, and never ends like a whole one');
     assert.match(answer, /"code":"stream_interrupted"/);
     assert.doesNotMatch(answer, /\[DONE\]/);
+  });
+
+  test('shows a stream that goes on', async () => {
+    const answer = await curl('A stream that breaks, and goes on at the other server');
+    assert.match(answer, /^: resumed by continue, attempt 2$/m);
+    assert.match(answer, /data: \[DONE\]\n\n$/);
+  });
+
+  test('shows what docs/resume.md shows', async () => {
+    const page = readFileSync(join(root, 'docs', 'resume.md'), 'utf8');
+    const commands = [...page.matchAll(/^```sh\n([^]*?)^```\n\n```text\n([^]*?)^```/gm)];
+    assert.equal(commands.length, [...page.matchAll(/^curl /gm)].length);
+    for (const [, command, shown] of commands) {
+      const line = command.trim().replace('http://127.0.0.1:8787', `http://127.0.0.1:${port}`);
+      const { stdout } = await promisify(execFile)('sh', ['-c', `${line} --silent`]);
+      // The lines that are shown, in their order, others between them; what an ellipsis stands for is left open.
+      let rest = stdout.replaceAll('\r', '').split('\n');
+      for (const expected of shown.trim().split('\n')) {
+        const parts = expected.split('…').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+        const at = rest.findIndex((each) => new RegExp(`^${parts.join('.*')}$`).test(each));
+        assert.notEqual(at, -1, `no ${expected}\nbehind ${line}\nin ${stdout}`);
+        rest = rest.slice(at + 1);
+      }
+    }
   });
 
   test('shows a cold start, and then a whole answer', async () => {
