@@ -131,6 +131,32 @@ describe('the README', () => {
     assert.equal(hash, sha256('the-key'));
   });
 
+  test('has a row for each field of a policy, an endpoint and an error', () => {
+    const source = (file) => readFileSync(new URL(`src/${file}`, repository), 'utf8');
+    const fields = (name) => {
+      const [, body] = source('config.rs').match(new RegExp(`pub struct ${name} \\{\\n([^]*?)\\n {4}\\}`));
+      return [...body.matchAll(/^ +(?:r#)?(\w+):/gm)].map(([, field]) => field);
+    };
+    const rows = new Set([...readme.matchAll(/^\| `\.?([\w.]+)(?:\[\])?` \|/gm)].map(([, field]) => field));
+    const codes = [...source('error.rs').matchAll(/^ {4}\w+ = "(\w+)", \d+/gm)].map(([, code]) => code);
+    const wanted = [...fields('PolicyConfig'), ...fields('EndpointConfig'), ...codes];
+    assert.ok(wanted.length > 50);
+    assert.deepEqual(wanted.filter((field) => !rows.has(field)), []);
+  });
+
+  test('has beside it a page with all that stands in the way of resuming', () => {
+    const page = readFileSync(new URL('docs/resume.md', repository), 'utf8');
+    const files = ['resume.rs', 'call/resume.rs', 'call/attempt.rs', 'stream/transcript.rs'];
+    const source = files.map((file) => readFileSync(new URL(`src/${file}`, repository), 'utf8')).join('');
+    const words = /(?:Err|doubt = Some|tear|then_some)\("(\w+)"\)|\(\s*"(\w+)",\s*(?:!chat|ask\.|set\(|is\(|kind)/g;
+    const reasons = new Set([...source.matchAll(words)].map(([, word, condition]) => word ?? condition));
+    // It is told of every failure, and no matter of resuming.
+    reasons.delete('nobody_left');
+    assert.ok(reasons.size > 18, [...reasons].join());
+    const rows = [...page.matchAll(/^\| (`[^|]*) \|/gm)].flatMap(([, cell]) => [...cell.matchAll(/`(\w+)`/g)]).map(([, word]) => word);
+    assert.deepEqual([...reasons].filter((reason) => !rows.includes(reason)), []);
+  });
+
   test('tells each policy default as it is', () => {
     const source = readFileSync(new URL('src/policy.rs', repository), 'utf8');
     const numbers = (text) => text.replaceAll('_', '');
