@@ -322,7 +322,7 @@ impl Splice {
 
 /// What the events of the second stream are called by.
 fn names(shown: &Transcript) -> Vec<(&'static str, Option<String>)> {
-    ["id", "created", "model"].into_iter().map(|name| (name, shown.common(name).map(str::to_owned))).collect()
+    ["id", "created", "model"].into_iter().map(|name| (name, shown.common(name))).collect()
 }
 
 fn object(members: &[(&str, String)]) -> String {

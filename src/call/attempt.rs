@@ -458,16 +458,16 @@ impl Stream {
         while let Some(block) = self.decoder.next(chunk, &mut at).map_err(|_| too_long.clone())? {
             let fields = block.fields();
             self.events = self.events.saturating_add(fields.is_some().into());
-            let had_ended = self.proof.is_whole();
+            let had_ended = transcript.is_some() && self.proof.is_whole();
             let seen = fields.as_ref().map_or(Seen::Nothing, |fields| self.proof.observe(fields));
             let holds = self.holds_end && self.proof.is_whole();
             match seen {
                 Seen::Nothing | Seen::Content(_) => {
                     let said = if let Seen::Content(said) = seen { Some(said) } else { None };
                     content |= said.is_some();
-                    if let Some(transcript) = transcript.as_deref_mut().filter(|_| fields.is_some()) {
+                    if had_ended && let (Some(transcript), Some(_)) = (&mut transcript, &fields) {
                         // Only counts stand behind the end.
-                        transcript.usage_told |= had_ended;
+                        transcript.usage_told = true;
                     }
                     match (&fields, splice.as_deref_mut()) {
                         (Some(fields), Some(splice)) => {
@@ -488,7 +488,7 @@ impl Stream {
                         }
                         _ if holds => self.tail.extend_from_slice(block.bytes),
                         (fields, _) => {
-                            if let (Some(transcript), Some(fields)) = (transcript.as_deref_mut(), fields) {
+                            if let (Some(transcript), Some(fields)) = (&mut transcript, fields) {
                                 transcript.meet(&fields.data);
                                 said.into_iter().for_each(|said| transcript.add(said));
                             }

@@ -12,8 +12,8 @@ use crate::{
 /// a JSON string again, and a token costs one copy of its letters.
 #[derive(Debug, Default)]
 pub struct Transcript {
-    /// `id`, `object`, `created` and `model` of the first event, as JSON.
-    head: Vec<(&'static str, String)>,
+    /// The first event, which has what all have in common.
+    head: Vec<u8>,
     content: Vec<u8>,
     reasoning: Vec<u8>,
     /// Why the texts are not all that was shown.
@@ -30,6 +30,12 @@ pub struct Transcript {
 
 /// The members that all events of a stream have in common.
 const COMMON: [&str; 4] = ["id", "object", "created", "model"];
+
+/// A longer event is not kept for them: the first may repeat the whole prompt, and the next has them, too.
+const MAX_HEAD: usize = 4096;
+
+/// Bytes of a text that is no long one, so that it is seldom moved while it grows.
+const BEGINNING: usize = 1024;
 
 /// A longer text is not kept: nobody writes so much, and memory is shared with other calls.
 const MAX_TEXT: usize = 16 << 20;
@@ -48,34 +54,35 @@ impl Transcript {
     }
 
     /// Takes in what the client gets of an event.
+    #[inline]
     pub fn add(&mut self, said: Said<'_>) {
         self.events = self.events.saturating_add(1);
-        if said.other {
-            self.tear("tool_calls");
-        }
-        if self.content.len().saturating_add(self.reasoning.len()) > MAX_TEXT {
-            self.tear("length");
-        }
         if self.gap.is_some() {
             return;
         }
-        self.content.extend_from_slice(said.content);
-        self.reasoning.extend_from_slice(said.reasoning);
-    }
-
-    /// Takes in what the events of this stream have in common; the first that has it counts.
-    pub fn meet(&mut self, event: &[u8]) {
-        if !self.head.is_empty() {
+        let length = self.content.len().saturating_add(self.reasoning.len());
+        if said.other || length > MAX_TEXT {
+            self.tear(if said.other { "tool_calls" } else { "length" });
             return;
         }
-        let Some(event) = str::from_utf8(event).ok().and_then(members) else { return };
-        let common = COMMON.into_iter().filter_map(|name| Some((name, member(&event, name)?.get().to_owned())));
-        self.head.extend(common);
+        self.content.extend_from_slice(said.content);
+        if !said.reasoning.is_empty() {
+            self.reasoning.extend_from_slice(said.reasoning);
+        }
+    }
+
+    /// Takes in an event for what it has in common with the others of this stream.
+    #[inline]
+    pub fn meet(&mut self, event: &[u8]) {
+        if self.head.is_empty() && event.len() <= MAX_HEAD {
+            self.head.extend_from_slice(event);
+            self.content.reserve(BEGINNING);
+        }
     }
 
     /// What the events of the stream have under this name, as JSON.
-    pub fn common(&self, name: &str) -> Option<&str> {
-        self.head.iter().find(|(other, _)| *other == name).map(|(_, json)| &**json)
+    pub fn common(&self, name: &str) -> Option<String> {
+        Some(member(&members(str::from_utf8(&self.head).ok()?)?, name)?.get().to_owned())
     }
 
     /// Why the texts are not all that was shown, if they are not.
@@ -108,8 +115,10 @@ impl Transcript {
 
     fn event(&self, members: &str) -> Vec<u8> {
         let mut event = String::from("data: {");
-        for (name, json) in &self.head {
-            event.push_str(&format!(r#""{name}":{json},"#));
+        for name in COMMON {
+            if let Some(json) = self.common(name) {
+                event.push_str(&format!(r#""{name}":{json},"#));
+            }
         }
         event.push_str(members);
         event.push_str("}\n\n");
