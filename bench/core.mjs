@@ -24,12 +24,24 @@ const TARGETS = [
     names: ['short/breaker', 'short/none'], what: 'a short stream with a breaker / without', target: '≤ 1.1',
     shown: (rows) => over(...rows).toFixed(2), met: (rows) => over(...rows) <= 1.1,
   },
+  ...['Text', 'Usage', 'Ids'].flatMap((kind) => [1, 8].map((together) => ({
+    names: [`resume/${kind} by ${together}, Continue`, `resume/${kind} by ${together}, Off`],
+    what: `a stream that is well, \`${kind}\`, ${together} in a chunk: resume on / off`, target: '≤ 1.1',
+    shown: (rows) => over(...rows).toFixed(2), met: (rows) => over(...rows) <= 1.1,
+  }))),
+  {
+    names: ['open/Continue', 'open/Off'], what: 'memory of an open stream by `resume`, over its text', target: '≤ 2',
+    shown: (rows) => grownBy(...rows).toFixed(2), met: (rows) => grownBy(...rows) <= 2,
+  },
 ];
 
 const over = (one, other) => one.ns / other.ns;
 
+/** What 500 open streams of 20 kB each hold more than others, over their text. */
+const grownBy = (one, other) => (one.held - other.held) / (500 * 20_000);
+
 const UNITS = {
-  ns: 1, 'µs': 1e3, ms: 1e6, s: 1e9, 'B/s': 1, 'KB/s': 1e3, 'MB/s': 1e6, 'GB/s': 1e9,
+  ns: 1, 'µs': 1e3, ms: 1e6, s: 1e9, B: 1, KB: 1e3, MB: 1e6, GB: 1e9, 'B/s': 1, 'KB/s': 1e3, 'MB/s': 1e6, 'GB/s': 1e9,
 };
 
 /** Runs it, and returns its rows { name, median, throughput, ns, rate } and its verdicts. */
@@ -50,11 +62,16 @@ export function benchCore() {
   return { rows, verdicts };
 }
 
-/** A bench is a line of times below the line of its function; its throughput stands in the next line. Medians are third. */
+/**
+ * A bench is a line of times below the line of its function; its throughput stands in the next line, and the most
+ * bytes that it held at once in the second one below `max alloc`. Medians are third.
+ */
 function read(printed) {
   const rows = [];
   let group = '';
-  for (const line of printed.split('\n').slice(1)) {
+  const lines = printed.split('\n');
+  for (const [at, line] of lines.entries()) {
+    if (at === 0) continue;
     const [, depth, name] = /^([│ ]*)[├╰]─ (.+?) {2,}/.exec(line) ?? [];
     const [, , median] = line.match(/[\d.]+ (ns|µs|ms|s)(?= )/g) ?? [];
     const [, , throughput] = line.match(/[\d.]+ [KMG]?B\/s/g) ?? [];
@@ -64,6 +81,9 @@ function read(printed) {
       group = name;
     } else if (throughput && rows.length > 0) {
       Object.assign(rows.at(-1), { throughput, rate: number(throughput) });
+    } else if (line.includes('max alloc:')) {
+      const [, , bytes] = lines[at + 2].match(/[\d.]+ [KMG]?B/g);
+      rows.at(-1).held = number(bytes);
     }
   }
   return rows;

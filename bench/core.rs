@@ -29,7 +29,7 @@ use fairlead_core::{
     stream::{Proof, Seen},
     time::Instant,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     cell::RefCell,
     fmt::{self, Display, Formatter},
@@ -44,6 +44,9 @@ fn main() {
 }
 
 const EVENTS: usize = 300;
+/// Streams that are open at once, and the bytes of text that each has brought.
+const OPEN: usize = 500;
+const OPEN_TEXT: usize = 20_000;
 const NOW: Instant = Instant::from_millis(1_795_299_888_000);
 const HEAD: &str = r#"{"id":"chatcmpl-8511b35c9c3e86e9","object":"chat.completion.chunk","created":1795299886,"model":"Qwen/Qwen2.5-7B-Instruct","choices":[{"index":0,"#;
 
@@ -62,9 +65,11 @@ enum Kind {
     Two,
     /// The text, and its probability.
     Logprobs,
+    /// The text, and the numbers of its tokens (`return_token_ids`).
+    Ids,
 }
 
-const KINDS: [Kind; 6] = [Kind::Text, Kind::Tool, Kind::Escapes, Kind::Two, Kind::Usage, Kind::Logprobs];
+const KINDS: [Kind; 7] = [Kind::Text, Kind::Tool, Kind::Escapes, Kind::Two, Kind::Usage, Kind::Logprobs, Kind::Ids];
 
 /// A stream as vLLM 0.32 sends it, event by event: a role, content, a `finish_reason`, the token
 /// counts, `[DONE]`.
@@ -95,6 +100,11 @@ fn events(kind: Kind) -> Vec<Vec<u8>> {
             );
             String::from_utf8(event).unwrap().replace(r#""logprobs":null"#, &logprobs).into_bytes()
         }
+        Kind::Ids => {
+            let event = event(&format!(r#"{{"content":" token {index}"}}"#), "null", "");
+            let ids = format!(r#""token_ids":[{},{index}]"#, 1000 + index);
+            String::from_utf8(event).unwrap().replace(r#""token_ids":null"#, &ids).into_bytes()
+        }
     };
     let mut events = vec![event(r#"{"role":"assistant","content":""}"#, "null", "")];
     events.extend((0..EVENTS - 4).map(token));
@@ -120,8 +130,9 @@ fn decoder(bencher: Bencher<'_, '_>, kind: Kind) {
         for chunk in black_box(&events) {
             let mut at = 0;
             while let Some(block) = decoder.next(chunk, &mut at).unwrap() {
-                let seen = block.fields().map(|fields| proof.observe(&fields));
-                content += usize::from(seen == Some(Seen::Content));
+                let fields = block.fields();
+                let seen = fields.as_ref().map(|fields| proof.observe(fields));
+                content += usize::from(matches!(seen, Some(Seen::Content(_))));
             }
         }
         assert!(proof.is_whole() && proof.usage().completion_tokens.is_some());
@@ -166,9 +177,92 @@ fn framing(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = KINDS)]
 fn call(bencher: Bencher<'_, '_>, kind: Kind) {
     let events = events(kind);
-    let plan = Plan::new();
+    let plan = Plan::of(ONE, json!({}));
     let call = |order| stream(order, &plan.fleet, &events);
     bencher.counter(size(&events)).with_inputs(|| plan.order(true)).bench_local_values(call);
+}
+
+/// What a call is to do with a stream that is well.
+#[derive(Clone, Copy, Debug)]
+struct Steady {
+    kind: Kind,
+    /// Events in a chunk.
+    together: usize,
+    then: Then,
+}
+
+/// What is kept of a stream, and what for.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// Nothing.
+    Off,
+    /// What the client has, to go on behind it (`resume`).
+    Continue,
+    /// What the client has, to end it at the deadline (`on_deadline`).
+    Partial,
+    /// All of it, for a client that wants it whole (`stream_internally`).
+    Whole,
+}
+
+impl Then {
+    fn policy(self) -> Value {
+        match self {
+            Self::Off => json!({}),
+            Self::Continue => json!({ "resume": "continue" }),
+            Self::Partial => json!({ "on_deadline": "partial" }),
+            Self::Whole => json!({ "stream_internally": true }),
+        }
+    }
+}
+
+impl Display for Steady {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { kind, together, then } = self;
+        write!(f, "{kind:?} by {together}, {then:?}")
+    }
+}
+
+fn steady() -> impl Iterator<Item = Steady> {
+    let kinds = [Kind::Text, Kind::Usage, Kind::Ids].into_iter();
+    let chunks = kinds.flat_map(|kind| [(kind, 1), (kind, 8)]);
+    chunks.flat_map(|(kind, together)| {
+        [Then::Off, Then::Continue, Then::Partial, Then::Whole].map(|then| Steady { kind, together, then })
+    })
+}
+
+/// What it costs that a stream could be resumed, when it does not break.
+#[divan::bench(args = steady())]
+fn resume(bencher: Bencher<'_, '_>, Steady { kind, together, then }: Steady) {
+    let events: Vec<Vec<u8>> = events(kind).chunks(together).map(<[_]>::concat).collect();
+    let plan = Plan::of(ONE, then.policy());
+    let streams = !matches!(then, Then::Whole);
+    let call = |order| stream(order, &plan.fleet, &events);
+    bencher.with_inputs(|| plan.order(streams)).bench_local_values(call);
+}
+
+/// What so many streams hold together while they are open, each with so many bytes of text behind it: `max alloc`.
+#[divan::bench(args = [Then::Off, Then::Continue, Then::Whole], sample_count = 3, sample_size = 1)]
+fn open(bencher: Bencher<'_, '_>, then: Then) {
+    let text = "A fairlead keeps a rope running. ";
+    let event = format!("data: {HEAD}\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n").into_bytes();
+    let tokens = vec![event; OPEN_TEXT.div_ceil(text.len())];
+    let plan = Plan::of(ONE, then.policy());
+    let orders = || (0..OPEN).map(|_| plan.order(!matches!(then, Then::Whole))).collect::<Vec<_>>();
+    let begin = |order| {
+        let mut call = Call::new(NOW, order, Rc::clone(&plan.fleet));
+        take(&mut call);
+        call.handle_input(NOW, Input::Head { exchange: 1, head: stream_head() });
+        for chunk in &tokens {
+            call.handle_input(NOW, Input::Chunk { exchange: 1, bytes: chunk });
+            take(&mut call);
+        }
+        call
+    };
+    let text = OPEN * OPEN_TEXT;
+    bencher
+        .counter(BytesCount::new(text))
+        .with_inputs(orders)
+        .bench_local_values(|orders| orders.into_iter().map(begin).collect::<Vec<_>>());
 }
 
 /// The same for an answer of a few tokens, over two targets: with a breaker before them, and without.
@@ -177,7 +271,7 @@ fn short(bencher: Bencher<'_, '_>, breaker: &str) {
     let mut events = events(Kind::Text);
     events.drain(4..EVENTS - 3);
     let case = Case { strategy: "least_loaded", targets: 2, shared: true };
-    let plan = Plan::of(case, breaker == "breaker");
+    let plan = Plan::of(case, json!({ "breaker": { "enabled": breaker == "breaker" } }));
     bencher.with_inputs(|| plan.order(true)).bench_local_values(|order| stream(order, &plan.fleet, &events));
 }
 
@@ -234,7 +328,7 @@ fn cases() -> impl Iterator<Item = Case> {
 /// `call/admission.rs` takes them.
 #[divan::bench(args = cases())]
 fn healthy(bencher: Bencher<'_, '_>, case: Case) {
-    let plan = Plan::of(case, true);
+    let plan = Plan::of(case, json!({}));
     let (model, policy) = plan.settings.plan(None, "qwen", None).unwrap();
     let mut fleet = plan.fleet.borrow_mut();
     let mut rng = Rng::from_seed(7);
@@ -338,16 +432,14 @@ impl Environment for NoSecrets {
     }
 }
 
-impl Plan {
-    /// One target.
-    fn new() -> Self {
-        Self::of(Case { strategy: "failover", targets: 1, shared: false }, true)
-    }
+/// One target.
+const ONE: Case = Case { strategy: "failover", targets: 1, shared: false };
 
-    fn of(Case { strategy, targets, shared }: Case, breaker: bool) -> Self {
+impl Plan {
+    fn of(Case { strategy, targets, shared }: Case, policy: Value) -> Self {
         let endpoint = |name: &&str| {
             let base_url = format!("https://{name}.example.com/v1");
-            json!({ "name": name, "provider": "vllm", "base_url": base_url, "max_concurrency": 32 })
+            json!({ "name": name, "provider": "vllm", "base_url": base_url, "max_concurrency": 10_000 })
         };
         let target = |name: &&str| json!({ "endpoint": name, "model": "served" });
         let names = &["a", "b", "c", "d", "e"][..targets];
@@ -357,7 +449,7 @@ impl Plan {
             "models": [
                 { "name": "qwen", "strategy": strategy, "targets": names.iter().map(target).collect::<Vec<_>>() },
             ],
-            "policies": { "default": { "breaker": { "enabled": breaker } } },
+            "policies": { "default": policy },
         });
         let settings = Settings::read([("CONFIG".to_owned(), config)], &NoSecrets).settings.unwrap();
         let mut fleet = if shared { Fleet::shared(2 * targets) } else { Fleet::default() };

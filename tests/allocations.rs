@@ -31,12 +31,13 @@ impl Environment for NoSecrets {
 
 const NOW: Instant = Instant::from_millis(1_795_299_888_000);
 
-/// A streaming call whose endpoint has answered with this event.
-fn steady(api: Api, event: &str) -> Call {
+/// A streaming call under this policy, whose endpoint has answered with this event.
+fn steady(api: Api, event: &str, policy: &serde_json::Value) -> Call {
     let config = serde_json::json!({
         "open": true,
         "endpoints": [{ "name": "a", "provider": "vllm", "base_url": "https://a.example.com/v1" }],
         "models": [{ "name": "m", "targets": [{ "endpoint": "a" }] }],
+        "policies": { "default": policy },
     });
     let settings = Settings::read([("CONFIG".to_owned(), config)], &NoSecrets).settings.unwrap();
     let ask = Ask::read(api, &Headers::new(), Rc::new(*br#"{"model":"m","stream":true}"#)).unwrap();
@@ -81,7 +82,7 @@ fn a_token_allocates_nothing() {
     for (api, token) in tokens {
         let events: Vec<String> =
             (1..1000).map(|number| format!("data: {}\n\n", token.replace('N', &number.to_string()))).collect();
-        let mut call = steady(api, &events[0]);
+        let mut call = steady(api, &events[0], &serde_json::json!({}));
         let mut passed = 0;
         let allocations = allocation_counter::measure(|| {
             for event in &events {
@@ -95,5 +96,26 @@ fn a_token_allocates_nothing() {
         assert_eq!(passed, events.len(), "{token}");
         // What is kept of the newest event may grow a little with it.
         assert!(allocations.count_total <= 4, "{allocations:?} for {token}");
+    }
+}
+
+#[test]
+fn where_a_stream_may_be_resumed_a_token_adds_its_text_alone() {
+    let event =
+        |text: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
+    for policy in [serde_json::json!({ "resume": "continue" }), serde_json::json!({ "on_deadline": "partial" })] {
+        let text = " 20 bytes of a token";
+        let event = event(text);
+        let mut call = steady(Api::Chat, &event, &policy);
+        let measured = allocation_counter::measure(|| {
+            for _ in 0..10_000 {
+                call.handle_input(NOW, Input::Chunk { exchange: 1, bytes: event.as_bytes() });
+                while call.poll_output().is_some() {}
+            }
+        });
+        // The text moves into twice the room whenever it has outgrown its own.
+        assert!(measured.count_total <= 10, "{measured:?} for {policy}");
+        let bound = 2 * 10_000 * text.len();
+        assert!(measured.bytes_current <= i64::try_from(bound).unwrap(), "{measured:?} for {policy}");
     }
 }
