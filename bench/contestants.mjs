@@ -46,6 +46,12 @@ export const CONTESTANTS = [
     does: 'the same with `forward: "native"` in its policy: streams go by the platform\'s own pipe and are checked '
       + 'behind it.',
   },
+  {
+    name: 'fairlead resume', main: 'worker/build/index.js', wasm: 'worker/build/index_bg.wasm',
+    policy: { resume: 'continue' },
+    does: '`fairlead` with `resume: "continue"` in its policy: what a client has been shown is kept, so that another '
+      + 'endpoint could go on from there. None has to.',
+  },
 ];
 
 /** With it a Worker hears that its client has left. */

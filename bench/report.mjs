@@ -15,6 +15,7 @@ import { judge } from './targets.mjs';
 const PAIRS = [
   ['pump', 'pass-through'], ['steps', 'pump'], ['unheld', 'pump'], ['fairlead', 'pass-through'], ['fairlead', 'pump'],
   ['fairlead', 'pull'], ['fairlead', 'steps'], ['fairlead native', 'pass-through'], ['fairlead native', 'pump'],
+  ['fairlead resume', 'fairlead'],
 ];
 
 /** What figures depend on besides the code. To be asked before the run, which is a load of its own. */
@@ -91,7 +92,7 @@ ${markdown([['', 'median', 'throughput'], ...benches.map(({ name, median, throug
 `;
 }
 
-function roundsOf({ idle, ...others }) {
+function roundsOf({ idle, held, ...others }) {
   const most = Math.max(...Object.values(others).map(({ rounds }) => rounds.length), 0);
   return [most > 0 && `${most} rounds`, idle && `${idle.rounds.length} of the idle streams`].filter(Boolean).join(', ');
 }

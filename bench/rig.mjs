@@ -39,8 +39,8 @@ export async function load({ name, port }, kind, { connections, count }) {
 }
 
 /** Opens so many streams that say nothing more, and resolves to the way to close them. */
-export async function hold({ name, port }, connections) {
-  const { child, line, ended } = start('hold', [port, 'idle', connections]);
+export async function hold({ name, port }, kind, connections) {
+  const { child, line, ended } = start('hold', [port, kind, connections]);
   await explained(name, line);
   return () => finish(child, ended);
 }

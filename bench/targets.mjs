@@ -8,6 +8,8 @@ const TARGETS = [
   { figure: 'paced.cpu', what: 'CPU per paced event', of: 'fairlead', over: 'pump', atMost: 1.15 },
   { figure: 'paced.cpu', what: 'CPU per paced event', of: 'fairlead', over: 'pull', atMost: 0.85 },
   { figure: 'paced.cpu', what: 'CPU per paced event', of: 'fairlead native', over: 'pump', atMost: 0.6 },
+  { figure: 'paced.cpu', what: 'CPU per paced event', of: 'fairlead resume', over: 'fairlead', atMost: 1.1 },
+  { figure: 'burst.cpu', what: 'CPU per unpaced event', of: 'fairlead resume', over: 'fairlead', atMost: 1.1 },
   { figure: 'burst.rate', what: 'unpaced events per second', of: 'fairlead', over: 'pump', atLeast: 0.9 },
   {
     figure: 'burst.rate', what: 'unpaced events per second', of: 'fairlead native', over: 'pass-through', atLeast: 0.6,
@@ -23,6 +25,10 @@ const TARGETS = [
     unit: 'ms',
   },
   { figure: 'idle.total', what: `memory with ${IDLE} idle streams`, of: 'fairlead', over: 'pump', atMost: 1.3 },
+  {
+    figure: 'held.texts', what: 'what an open stream keeps, over its text', of: 'fairlead resume', over: 'fairlead',
+    by: difference, atMost: 2, unit: '',
+  },
   { figure: 'bundle.size', what: 'gzipped upload', of: 'fairlead', atMost: 250, unit: 'kB' },
   {
     figure: 'cold.first', what: 'first request of a new isolate', of: 'fairlead', over: 'pass-through', by: difference,

@@ -16,8 +16,10 @@ export const CONNECTIONS = 8;
 export const AT_A_TIME = 40;
 /** Of the streams that are only held open. */
 export const IDLE = 500;
+/** The text that such a stream may have brought: the rig's `held`. */
+const TEXT_KB = 20;
 
-const STREAMING = ['pass-through', 'pump', 'pull', 'fairlead', 'fairlead native'];
+const STREAMING = ['pass-through', 'pump', 'pull', 'fairlead', 'fairlead native', 'fairlead resume'];
 
 /** The workers whose start and size are looked at. */
 const BUILDS = ['pass-through', 'pump', 'fairlead'];
@@ -89,18 +91,21 @@ export const WORKLOADS = {
       total: { label: 'memory with them, MB', digits: 1 },
       each: { label: 'memory per stream, kB', digits: 0 },
     },
-    async run(contestant) {
-      const worker = await contestant.another();
-      try {
-        await load(worker, 'brief', { connections: 1, count: 50 });
-        const before = await settled(worker.privateBytes);
-        const letGo = await hold(worker, IDLE);
-        const total = await settled(worker.privateBytes);
-        await letGo();
-        return { before: before / 1e6, total: total / 1e6, each: (total - before) / 1000 / IDLE };
-      } finally {
-        await worker.stop();
-      }
+    run: (contestant) => memory(contestant, 'idle'),
+  },
+  held: {
+    title: `${IDLE} open streams that have brought ${TEXT_KB} kB of text`,
+    who: ['fairlead', 'fairlead resume'],
+    needsNewProcess: true,
+    rounds: ({ idleRounds }) => idleRounds,
+    figures: {
+      total: { label: 'memory with them, MB', digits: 1 },
+      each: { label: 'memory per stream, kB', digits: 0 },
+      texts: { label: 'memory per stream, in such texts', digits: 1 },
+    },
+    run: async (contestant) => {
+      const taken = await memory(contestant, 'held');
+      return { ...taken, texts: taken.each / TEXT_KB };
     },
   },
   cold: {
@@ -135,6 +140,21 @@ async function measured(contestant, kind, size, upstream) {
   const result = await load(contestant, kind, size);
   const rig = ((upstream.cpuMs() - upstreamBefore + result.cpuMs) / result.ms) * 100;
   return { ...result, cpuMs: contestant.cpuMs?.() - before, rig };
+}
+
+/** What a new process has, and what it has with as many open streams of a kind. */
+async function memory(contestant, kind) {
+  const worker = await contestant.another();
+  try {
+    await load(worker, 'brief', { connections: 1, count: 50 });
+    const before = await settled(worker.privateBytes);
+    const letGo = await hold(worker, kind, IDLE);
+    const total = await settled(worker.privateBytes);
+    await letGo();
+    return { before: before / 1e6, total: total / 1e6, each: (total - before) / 1000 / IDLE };
+  } finally {
+    await worker.stop();
+  }
 }
 
 /** A value that has not moved by more than 1 % for half a second, or what it is after ten. */

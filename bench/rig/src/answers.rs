@@ -11,6 +11,9 @@ const TEXT: &str = "A fairlead is a ring or a hook that keeps a rope running in 
     A fairlead is a ring or a hook that keeps a rope running in the right direction. \
     A fairlead is a ring or a hook that keeps a rope running in the right direction. ";
 
+/// Bytes of text that a held stream has brought.
+const HELD: usize = 20_000;
+
 /// What a request asks for.
 #[derive(Clone, Copy)]
 pub enum Kind {
@@ -24,16 +27,24 @@ pub enum Kind {
     Paced,
     /// A stream that has begun, and says nothing more until its client leaves.
     Idle,
+    /// The same behind 20 kB of text.
+    Held,
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 5] = [
+    const ALL: [(&str, Self); 6] = [
         ("whole", Self::Whole),
         ("brief", Self::Brief),
         ("burst", Self::Burst),
         ("paced", Self::Paced),
         ("idle", Self::Idle),
+        ("held", Self::Held),
     ];
+
+    /// Whether its client ends it.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Idle | Self::Held)
+    }
 
     /// The kind that a request's body asks for, in a field that nobody between client and upstream knows.
     pub fn of(body: &[u8]) -> Option<Self> {
@@ -79,20 +90,19 @@ pub struct Answers {
     burst: Answer,
     paced: Answer,
     idle: Answer,
+    held: Answer,
 }
 
 impl Answers {
     /// `events` are those of a long stream, `[DONE]` among them.
     pub fn new(events: usize) -> Self {
-        let idle = stream(events);
-        let begun = idle.payload.windows(2).enumerate().filter(|(_, bytes)| bytes == b"\n\n").nth(2);
-        let begun = begun.map_or(0, |(at, _)| at + 2);
         Self {
             whole: whole(),
-            brief: stream(4).at_once(),
-            burst: stream(events).at_once(),
-            paced: stream(events),
-            idle: Answer { steps: idle.steps.into_iter().take(2).collect(), payload: idle.payload[..begun].to_vec() },
+            brief: stream(4, " token").at_once(),
+            burst: stream(events, " token").at_once(),
+            paced: stream(events, " token"),
+            idle: stream(events, " token").only(2),
+            held: stream(events, TEXT).only(HELD / TEXT.len()).at_once(),
         }
     }
 
@@ -103,6 +113,7 @@ impl Answers {
             Kind::Burst => &self.burst,
             Kind::Paced => &self.paced,
             Kind::Idle => &self.idle,
+            Kind::Held => &self.held,
         }
     }
 }
@@ -110,6 +121,13 @@ impl Answers {
 impl Answer {
     fn at_once(self) -> Self {
         Self { steps: vec![self.steps.concat()], ..self }
+    }
+
+    /// The first so many steps, of which the first has two events.
+    fn only(self, steps: usize) -> Self {
+        let ends = self.payload.windows(2).enumerate().filter(|(_, bytes)| bytes == b"\n\n").map(|(at, _)| at + 2);
+        let end = ends.take(steps + 1).last().unwrap_or_default();
+        Self { steps: self.steps.into_iter().take(steps).collect(), payload: self.payload[..end].to_vec() }
     }
 }
 
@@ -145,7 +163,7 @@ fn whole() -> Answer {
     Answer { steps: vec![[head, payload.clone()].concat()], payload }
 }
 
-fn stream(count: usize) -> Answer {
+fn stream(count: usize, text: &str) -> Answer {
     let token = |delta: &str, finish: &str| {
         let behind = format!(r#""logprobs":null,"finish_reason":{finish},"token_ids":null"#);
         let choice = format!(r#"{{"index":0,"delta":{delta},{behind}}}"#);
@@ -153,7 +171,7 @@ fn stream(count: usize) -> Answer {
         format!("data: {chunk}\n\n")
     };
     let mut events = vec![token(r#"{"role":"assistant","content":""}"#, "null")];
-    events.extend((0..count - 3).map(|index| token(&format!(r#"{{"content":" token {index}"}}"#), "null")));
+    events.extend((0..count - 3).map(|index| token(&format!(r#"{{"content":"{text} {index}"}}"#), "null")));
     events.extend([token("{}", r#""stop""#), "data: [DONE]\n\n".to_owned()]);
 
     let chunk = |event: &String| format!("{:x}\r\n{event}\r\n", event.len()).into_bytes();

@@ -45,7 +45,7 @@ fn talk(mut socket: TcpStream, answers: &Answers, pace: Duration) -> Result<()> 
             None => socket.write_all(REFUSAL)?,
             Some(kind) => write(&mut socket, answers.of(kind), pace)?,
         }
-        if let Some(Kind::Idle) = Kind::of(&body) {
+        if Kind::of(&body).is_some_and(Kind::is_open) {
             socket.read_exact(&mut [0])?; // nothing comes, and then its end
         }
     }
