@@ -24,10 +24,11 @@ const MODEL = 'fairlead-demo';
  */
 const VLLM = { models: [MODEL], firstTokenMs: 300, tokenMs: 40, keepRequests: 20, keepAliveMs: 0 };
 /**
- * The policy that the page asks for: shorter times than anybody would set in earnest, the same that the page itself has
+ * The policies that the page asks for: shorter times than anybody would set in earnest, the same that the page itself has
  * without the gateway (pkg-js/demo/demo.js).
  */
 const PAGE_POLICY = { first_token_ms: 1500, idle_ms: 2000, breaker: { consecutive: 4, open_ms: 8000, probe_ratio: 1 } };
+const PAGE_POLICIES = { page: PAGE_POLICY, 'page-resume': { ...PAGE_POLICY, resume: 'continue' } };
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 5_000;
 
@@ -97,7 +98,7 @@ async function configFor(servers, runpod, page) {
   const endpoint = (wanted) => CONFIG.endpoints.find(({ name }) => name === wanted);
   for (const [at, name] of SERVERS.entries()) endpoint(name).base_url = `${servers[at].url}/v1`;
   for (const [name, id] of Object.entries(RUNPOD)) endpoint(name).base_url = runpod.baseUrl(id);
-  return JSON.stringify({ ...CONFIG, cors: { origins: [page.url] }, policies: { ...CONFIG.policies, page: PAGE_POLICY } });
+  return JSON.stringify({ ...CONFIG, cors: { origins: [page.url] }, policies: { ...CONFIG.policies, ...PAGE_POLICIES } });
 }
 
 /** `wrangler dev`. What it says is kept back until `tell`: before the first answer it matters only if that fails. */

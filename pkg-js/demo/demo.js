@@ -35,12 +35,12 @@ const FAULTS = {
     hint: 'Neither server has room. Three attempts, then an error. At the fourth such call the breakers open and nobody is asked for a while, even if you reload.',
   },
   stall: {
-    label: 'stall', sim: { fault: 'stall', afterEvents: MIDDLE, text },
-    hint: 'The stream falls silent in its middle. After 2 s it is given up; what has come is kept.',
+    label: 'stall', sim: once({ fault: 'stall', afterEvents: MIDDLE, text }),
+    hint: 'At each server once, the stream falls silent in its middle. After 2 s it is given up; what has come is kept.',
   },
   cut: {
-    label: 'cut', sim: { fault: 'cut', afterEvents: MIDDLE, text },
-    hint: 'The connection breaks in mid-stream. That is an error, never a short answer that looks whole.',
+    label: 'cut', sim: once({ fault: 'cut', afterEvents: MIDDLE, text }),
+    hint: 'At each server once, the connection breaks in mid-stream. That is never a short answer that looks whole.',
   },
   cold: {
     label: 'cold start', sim: { text }, model: 'demo-runpod', gatewayOnly: true,
@@ -48,13 +48,22 @@ const FAULTS = {
   },
 };
 
+/** What becomes of a stream that breaks. */
+const BREAKS = {
+  error: { hint: 'It ends in an error, which has what had come.' },
+  resume: { hint: 'The next server goes on where it broke off. You see one answer, with a pause in it.' },
+};
+
+/** Shorter times than anybody would wait in earnest. */
+const HASTY = { firstTokenMs: 1500, idleMs: 2000, breaker: { consecutive: 4, openMs: 8000, probeRatio: 1 } };
+
 /** What the page can call. */
 const PATHS = {
   gateway: {
     hint: 'The page makes one request. The gateway has the timers, retries and breakers.',
-    // `page` is a policy in the CONFIG that `npm start` makes, with the same times as those below.
     options: { baseURL: setup.gateway, timeout: 30_000 },
-    call: { policy: 'page' },
+    // In the CONFIG that `npm start` makes, with the same times as here.
+    policies: { error: 'page', resume: 'page-resume' },
   },
   direct: {
     hint: 'No gateway: the same core runs in this page and goes from server to server. RunPod is left out: its key must not be in a page.',
@@ -62,12 +71,9 @@ const PATHS = {
       endpoints: setup.servers.map(({ name, url }) => ({ name, provider: 'vllm', baseURL: url })),
       models: [{ name: 'demo', targets: setup.servers.map(({ name }) => ({ endpoint: name, model: setup.model })) }],
       timeout: 30_000,
-      policies: {
-        // Shorter than anybody would wait in earnest.
-        default: { firstTokenMs: 1500, idleMs: 2000, breaker: { consecutive: 4, openMs: 8000, probeRatio: 1 } },
-      },
+      policies: { default: HASTY, resume: { ...HASTY, deadlineMs: 30_000, resume: 'continue' } },
     },
-    call: {},
+    policies: { resume: 'resume' },
   },
 };
 
@@ -89,7 +95,10 @@ for (const path of Object.values(PATHS)) {
 // ---- The choices
 
 const choices = $('choices');
-const chosen = () => ({ path: PATHS[choices.elements.path.value], fault: FAULTS[choices.elements.fault.value] });
+function chosen() {
+  const { path: { value: path }, fault: { value: fault }, break: { value: ifItBreaks } } = choices.elements;
+  return { path: PATHS[path], fault: FAULTS[fault], policy: PATHS[path].policies[ifItBreaks], ifItBreaks: BREAKS[ifItBreaks] };
+}
 
 $('faults').append(...Object.entries(FAULTS).map(([name, { label }]) => {
   const input = make('input', { type: 'radio', name: 'fault', value: name, checked: name === 'healthy' });
@@ -100,10 +109,11 @@ function showChoices() {
   const isDirect = choices.elements.path.value === 'direct';
   for (const input of choices.elements.fault) input.disabled = isDirect && FAULTS[input.value].gatewayOnly === true;
   if (!choices.querySelector('[name=fault]:checked:enabled')) choices.elements.fault.value = 'healthy';
-  const { path, fault } = chosen();
+  const { path, fault, policy, ifItBreaks } = chosen();
   $('path-hint').textContent = path.hint;
   $('fault-hint').textContent = fault.hint;
-  $('code').textContent = codeOf(path, fault);
+  $('break-hint').textContent = ifItBreaks.hint;
+  $('code').textContent = codeOf(path, fault, policy);
   lookAtBreakers();
 }
 
@@ -111,7 +121,7 @@ function showChoices() {
 const inCode = (value) => JSON.stringify(value, null, 2)
   .replace(/"(\w+)":/g, '$1:').replaceAll('"', "'")
   .replace(/\{[^{}[\]]*\}/g, (object) => object.replace(/\s+/g, ' '));
-const codeOf = ({ options, call }, fault) => `import { Fairlead } from 'fairlead';
+const codeOf = ({ options }, fault, policy) => `import { Fairlead } from 'fairlead';
 
 const ai = new Fairlead(${inCode(options)});
 
@@ -119,7 +129,7 @@ const stream = await ai.chat.completions.create({
   model: '${fault.model ?? 'demo'}',
   stream: true,
   messages: [{ role: 'user', content: 'What is a fairlead?' }],
-}${call.policy ? `, { policy: '${call.policy}' }` : ''});
+}${policy ? `, { policy: '${policy}' }` : ''});
 for await (const event of stream.events()) {
   if (event.type === 'content') show(event.text);
 }`;
@@ -131,7 +141,7 @@ const history = [];
 let run;
 
 async function send(content) {
-  const { path, fault } = chosen();
+  const { path, fault, policy } = chosen();
   history.push({ role: 'user', content });
   say('you', content);
   const answer = say('model', '');
@@ -141,7 +151,7 @@ async function send(content) {
     const request = {
       model: fault.model ?? 'demo', messages: history, sim: fault.sim, stream: true, stream_options: { include_usage: true },
     };
-    const { data: stream, response } = await path.client.chat.completions.create(request, { ...path.call, signal }).withResponse();
+    const { data: stream, response } = await path.client.chat.completions.create(request, { policy, signal }).withResponse();
     run.know(response);
     tell('Answering …');
     for await (const event of stream.events()) {
@@ -224,6 +234,8 @@ class Run {
     if (event.type === 'attempt_started') {
       attempt?.waitEnds(now);
       this.#attempts.push(new Attempt(event, now));
+    } else if (event.type === 'resume_started') {
+      this.#attempts.find(({ number }) => number === event.attempt)?.resumes(event);
     } else if (event.type === 'attempt_failed') {
       this.#attempts.find(({ number }) => number === event.attempt)?.fail(event, now);
     } else if (event.type === 'call_ended' && this.#attempts.length === 0) {
@@ -298,7 +310,9 @@ class Run {
   }
 
   #tellFacts(now) {
-    const { requestId, endpoint, attempts, code, retryAfter, tokens = this.#tokens, timing } = this.facts;
+    const { requestId, endpoint, code, retryAfter, tokens = this.#tokens, timing } = this.facts;
+    // The head of a stream has gone out before it broke.
+    const attempts = this.path === PATHS.direct ? this.#attempts.length : this.facts.attempts;
     const facts = {
       'First token': this.#firstToken === undefined ? 'none' : seconds(this.#firstToken),
       'Whole call': seconds(now),
@@ -326,6 +340,7 @@ class Attempt {
   #newTicks = '';
   #wait;
   #failure;
+  #way;
   #tokens = 0;
 
   constructor({ attempt, endpoint }, now) {
@@ -347,11 +362,18 @@ class Attempt {
     this.#newTicks += `M${now.toFixed(0)} 0v1`;
   }
 
+  /** It is to go on behind a stream that broke. */
+  resumes({ way }) {
+    this.#way = { continue: 'from where it broke', verify: 'from the start, compared' }[way];
+    this.#words.textContent = `goes on ${this.#way}`;
+  }
+
   /** Who has answered the gateway. */
-  isBehind({ endpoint, attempts }) {
+  isBehind({ endpoint, attempts, code }) {
     if (!endpoint) return;
     this.name.textContent = `${this.endpoint} → ${endpoint}`;
-    this.behind = `${attempts === 1 ? '1 attempt' : `${attempts} attempts`} there`;
+    // What the head of a stream says is of its beginning.
+    this.behind = code ? `${attempts === 1 ? '1 attempt' : `${attempts} attempts`} there` : `begun at attempt ${attempts} there`;
     if (this.#failure) this.fail(this.#failure, this.#to);
   }
 
@@ -381,7 +403,7 @@ class Attempt {
   }
 
   #count(mark) {
-    return [mark, `${this.#tokens} tokens`, this.behind].filter(Boolean).join(', ');
+    return [mark, this.#way, `${this.#tokens} tokens`, this.behind].filter(Boolean).join(', ');
   }
 
   #close(how, now) {
