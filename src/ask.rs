@@ -8,7 +8,7 @@ use crate::{
     error::{Code, Error},
     find::find,
     jobs::{IfJobs, if_jobs},
-    json::{member, members, place_of, read_object},
+    json::{edited, member, members, place_of, read_object},
     message::Headers,
     native::Errand,
 };
@@ -111,18 +111,12 @@ impl Ask {
             return None;
         }
         let body = std::str::from_utf8(&self.body).ok()?;
-        let (mut sent, mut copied) = (Vec::new(), 0);
-        let (mut model_at, mut has) = (self.model_at.clone(), [false; 2]);
+        let mut edits = Vec::new();
+        let mut has = [false; 2];
         for (key, value) in members(body)? {
-            let place = place_of(value.get(), &self.body);
             let which = match &*key {
                 "stream" => 0,
                 "stream_options" => 1,
-                "model" => {
-                    let start = sent.len().saturating_add(place.start.saturating_sub(copied));
-                    model_at = start..start.saturating_add(place.len());
-                    continue;
-                }
                 // With these vLLM refuses to stream, or leaves out of a stream what a whole answer has; and sound is
                 // streamed in another format.
                 "audio" | "best_of" | "ec_transfer_params" | "kv_transfer_params" | "prompt_logprobs"
@@ -133,19 +127,15 @@ impl Ask {
                 }
                 _ => continue,
             };
-            sent.extend_from_slice(self.body.get(copied..place.start)?);
-            sent.extend_from_slice(STREAMED.get(which)?.1.as_bytes());
-            copied = place.end;
+            edits.push((place_of(value.get(), &self.body), STREAMED.get(which)?.1.to_owned()));
             *has.get_mut(which)? = true;
         }
-        sent.extend_from_slice(self.body.get(copied..body.rfind('}')?)?);
+        let end = self.body.iter().rposition(|byte| *byte == b'}')?;
         for ((name, wanted), _) in STREAMED.iter().zip(has).filter(|(_, has)| !has) {
             // There is a member before it: the model's name.
-            sent.extend_from_slice(name.as_bytes());
-            sent.extend_from_slice(wanted.as_bytes());
+            edits.push((end..end, format!("{name}{wanted}")));
         }
-        sent.push(b'}');
-        Some(Self { stream: true, body: sent.into(), model_at, ..self.clone() })
+        Some(Self { stream: true, ..self.with_body(edited(&self.body, edits)) })
     }
 }
 
@@ -403,7 +393,7 @@ mod tests {
             (r#"{"model":"m"}"#, format!(r#"{{"model":"m","stream":true,{options}}}"#)),
             (
                 " { \"x\":1.0e0, \"stream\" : false,\"y\":[\"é}\"],\n\"model\": \"m\" }\n",
-                format!(" {{ \"x\":1.0e0, \"stream\" : true,\"y\":[\"é}}\"],\n\"model\": \"m\" ,{options}}}"),
+                format!(" {{ \"x\":1.0e0, \"stream\" : true,\"y\":[\"é}}\"],\n\"model\": \"m\" ,{options}}}\n"),
             ),
             (
                 r#"{"stream_options":{"include_usage":false, "continuous_usage_stats":true},"model":"m","stream":null,"n":2}"#,

@@ -178,25 +178,29 @@ impl Terms {
         let fields = request(body)?;
         let (place, is_first) = place_for_text(ask.api, &fields, body)?;
         let text = string(text);
-        let mut edits = vec![match ask.api {
-            Api::Chat => {
-                let comma = if is_first { "" } else { "," };
-                (place, format!(r#"{comma}{{"role":"assistant","content":{text}}}"#))
-            }
-            _ => (place, text.get(1..text.len().saturating_sub(1))?.to_owned()),
-        }];
-        if let Some(left) = self.tokens_left(so_far) {
-            for (name, value) in &fields {
-                if matches!(&**name, "max_tokens" | "max_completion_tokens") && value.get() != "null" {
-                    edits.push((place_of(value.get(), body), left.to_string()));
-                }
-            }
-        }
+        let mut edits = Vec::new();
         if ask.api == Api::Chat {
             let start = body.iter().position(|byte| *byte == b'{')?.saturating_add(1);
             edits.push((start..start, r#""continue_final_message":true,"add_generation_prompt":false,"#.to_owned()));
         }
-        edits.sort_unstable_by_key(|(place, _)| place.start);
+        for (name, value) in &fields {
+            let own = place_of(value.get(), body);
+            match (&**name, self.tokens_left(so_far)) {
+                ("max_tokens" | "max_completion_tokens", Some(left)) if value.get() != "null" => {
+                    edits.push((own, left.to_string()));
+                }
+                // Of those that are there twice, the last.
+                _ if own.contains(&place.start) => {
+                    let text = match ask.api {
+                        Api::Chat if is_first => format!(r#"{{"role":"assistant","content":{text}}}"#),
+                        Api::Chat => format!(r#",{{"role":"assistant","content":{text}}}"#),
+                        _ => text.get(1..text.len().saturating_sub(1))?.to_owned(),
+                    };
+                    edits.push((place.clone(), text));
+                }
+                _ => {}
+            }
+        }
         Some(ask.with_body(edited(body, edits)))
     }
 }

@@ -103,9 +103,14 @@ impl Transcript {
     /// An event by which these choices end here, for this reason; `more` are further members of it.
     pub fn ending(&self, dialect: Dialect, choices: impl Iterator<Item = usize>, reason: &str, more: &str) -> Vec<u8> {
         let nothing = if dialect == Dialect::Chat { r#""delta":{}"# } else { r#""text":"""# };
-        let choice = |index| format!(r#"{{"index":{index},{nothing},"logprobs":null,"finish_reason":"{reason}"}}"#);
-        let choices: Vec<String> = choices.map(choice).collect();
-        self.event(&format!(r#""choices":[{}]{more}"#, choices.join(",")))
+        let mut list = String::new();
+        for index in choices {
+            let comma = if list.is_empty() { "" } else { "," };
+            list.push_str(&format!(
+                r#"{comma}{{"index":{index},{nothing},"logprobs":null,"finish_reason":"{reason}"}}"#
+            ));
+        }
+        self.event(&format!(r#""choices":[{list}]{more}"#))
     }
 
     /// The last event of a stream whose client asked for the counts of tokens, where they are not known.
