@@ -5,19 +5,25 @@ use serde::{
     de::{MapAccess, Visitor},
     forward_to_deserialize_any,
 };
-use serde_json::{de::SliceRead, value::RawValue};
+use serde_json::{de::StrRead, value::RawValue};
 use std::{borrow::Cow, fmt, ops::Range};
 
+/// JSON as text: it is UTF-8 (RFC 8259, section 8.1). All is read from texts, as a second parser for bytes would be a
+/// second parser in the wasm. What is none is nothing that JSON begins with.
+pub(crate) fn text(json: &[u8]) -> &str {
+    str::from_utf8(json).unwrap_or("?")
+}
+
 /// Reads an object, and nothing but one.
-pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
+pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(json);
     let read = T::deserialize(Object(&mut reader))?;
     reader.end()?;
     Ok(read)
 }
 
 /// Where an object is to stand: Serde would also take a list for a structure.
-struct Object<'r, 'de>(&'r mut serde_json::Deserializer<SliceRead<'de>>);
+struct Object<'r, 'de>(&'r mut serde_json::Deserializer<StrRead<'de>>);
 
 impl<'de> Deserializer<'de> for Object<'_, 'de> {
     type Error = serde_json::Error;

@@ -10,7 +10,7 @@ use crate::{
     ask::Ask,
     error::{Code, Error, JobState},
     jobs::{Facts, Op, Piece, is_job_id},
-    json::{Text, one_line, place_of, read_object},
+    json::{Text, one_line, place_of, read_object, text},
     message::{Headers, Method, Request},
     provider::runpod::{self, Lifetime},
     settings::{Endpoint, Secret},
@@ -246,7 +246,7 @@ impl Errand {
             #[serde(borrow, default)]
             id: Option<&'a RawValue>,
         }
-        let id = read_object::<Labelled>(body).ok().and_then(|labelled| labelled.id);
+        let id = read_object::<Labelled>(text(body)).ok().and_then(|labelled| labelled.id);
         let Some((place, Text(id))) =
             id.and_then(|id| Some((place_of(id.get(), body), serde_json::from_str::<Text>(id.get()).ok()?)))
         else {
@@ -366,7 +366,7 @@ const DEFAULT_TTL_MS: u64 = 86_400_000;
 impl<'a> Submission<'a> {
     /// Reads an envelope, or says what is wrong with it, before anything is submitted.
     pub fn read(body: &'a [u8]) -> Result<Self, Error> {
-        let Ok(Object(fields)) = read_object::<Object>(body) else {
+        let Ok(Object(fields)) = read_object::<Object>(text(body)) else {
             return Err(invalid(
                 "input",
                 "The body must be a JSON object with an object `input` in it, no field twice.",
@@ -378,7 +378,7 @@ impl<'a> Submission<'a> {
         };
         check_route(input)?;
         let policy = field("policy").filter(|policy| *policy != "null").unwrap_or("{}");
-        let Ok(Object(policy)) = read_object::<Object>(policy.as_bytes()) else {
+        let Ok(Object(policy)) = read_object::<Object>(policy) else {
             return Err(invalid("policy", "`policy` must be an object, no field twice."));
         };
         let ms = |name: &str| match policy.iter().find(|(field, _)| field == name).map(|(_, value)| value.get()) {
@@ -408,7 +408,7 @@ impl<'a> Submission<'a> {
         let mut envelope = String::from("{");
         for (name, value) in &self.fields {
             if name == "policy" {
-                if let Ok(Object(fields)) = read_object::<Object>(value.get().as_bytes()) {
+                if let Ok(Object(fields)) = read_object::<Object>(value.get()) {
                     let others = fields.iter().filter(|(name, _)| name != "executionTimeout" && name != "ttl");
                     others.for_each(|(name, value)| policy.push_str(&format!(",{}:{value}", quoted(name))));
                 }
@@ -433,7 +433,7 @@ fn quoted(name: &str) -> String {
 /// What a worker-vllm is asked for must be one of the gateway's own routes: its server leaves
 /// dangerous ones open.
 fn check_route(input: &str) -> Result<(), Error> {
-    let Ok(Object(fields)) = read_object::<Object>(input.as_bytes()) else {
+    let Ok(Object(fields)) = read_object::<Object>(input) else {
         return Err(invalid("input", "`input` must be an object, no field twice."));
     };
     for (name, value) in &fields {

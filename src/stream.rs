@@ -13,7 +13,7 @@ pub use transcript::Transcript;
 
 use crate::{
     api::Dialect,
-    json::{Text, read_object},
+    json::{Text, read_object, text},
     sse::Fields,
 };
 use pattern::Pattern;
@@ -154,15 +154,17 @@ impl Proof {
             return Seen::Done;
         }
         match self.dialect {
-            Dialect::Chat | Dialect::Completions | Dialect::Whole | Dialect::Job => self.observe_choices(&event.data),
-            Dialect::Responses | Dialect::Messages => self.observe_named(&event.data),
+            Dialect::Chat | Dialect::Completions | Dialect::Whole | Dialect::Job => {
+                self.observe_choices(text(&event.data))
+            }
+            Dialect::Responses | Dialect::Messages => self.observe_named(text(&event.data)),
         }
     }
 
-    fn observe_choices<'e>(&mut self, data: &'e [u8]) -> Seen<'e> {
+    fn observe_choices<'e>(&mut self, data: &'e str) -> Seen<'e> {
         let Ok(chunk) = read_object::<ChoicesChunk>(data) else { return Seen::Malformed };
         if let Some(error) = chunk.error {
-            return Seen::Error(InBand::from_json(error.get().as_bytes()));
+            return Seen::Error(InBand::from_json(error.get()));
         }
         if chunk.object.is_some_and(is_error) {
             return Seen::Error(InBand::from_json(data));
@@ -185,20 +187,19 @@ impl Proof {
         if content { Seen::Content(said) } else { Seen::Nothing }
     }
 
-    fn learn(&mut self, index: usize, event: &[u8], text: &RawValue, said: Said<'_>) {
+    fn learn(&mut self, index: usize, event: &str, text: &RawValue, said: Said<'_>) {
         if let Some(pattern) = self.patterns.get_mut(index % PATTERNS) {
-            pattern.learn(event, text.get(), said);
+            pattern.learn(event.as_bytes(), text.get(), said);
         }
     }
 
-    fn observe_named<'e>(&mut self, data: &'e [u8]) -> Seen<'e> {
+    fn observe_named<'e>(&mut self, data: &'e str) -> Seen<'e> {
         let Ok(event) = read_object::<NamedEvent>(data) else { return Seen::Malformed };
         let kind = event.r#type.map_or(Cow::Borrowed(""), |Text(kind)| kind);
         if let Some(error) = event.error.filter(|_| kind == "error" || kind.is_empty()) {
-            return Seen::Error(InBand::from_json(error.get().as_bytes()));
+            return Seen::Error(InBand::from_json(error.get()));
         }
-        let inner =
-            event.response.or(event.message).and_then(|object| read_object::<Inner>(object.get().as_bytes()).ok());
+        let inner = event.response.or(event.message).and_then(|object| read_object::<Inner>(object.get()).ok());
         let told = event.usage.or(inner.and_then(|inner| inner.usage));
         if let Some(told) = told {
             // Messages tell the prompt's count first and the answer's later.
@@ -225,7 +226,7 @@ impl Proof {
 
 impl InBand {
     /// Reads an error object; `code` is a number in vLLM and a string in its second frontend.
-    pub fn from_json(json: &[u8]) -> Self {
+    pub fn from_json(json: &str) -> Self {
         let fields: ErrorFields = read_object(json).unwrap_or_default();
         let code = fields.code.map(|code| code.get().trim_matches('"').to_owned()).unwrap_or_default();
         let plain = |word: &&str| {
@@ -290,7 +291,7 @@ struct BlockDelta<'a> {
 
 impl<'a> BlockDelta<'a> {
     fn text(delta: &'a RawValue) -> Option<&'a RawValue> {
-        let Self { text, thinking, partial_json } = read_object(delta.get().as_bytes()).ok()?;
+        let Self { text, thinking, partial_json } = read_object(delta.get()).ok()?;
         text.or(thinking).or(partial_json)
     }
 }
@@ -306,7 +307,7 @@ struct Inner {
 /// would be lost for it.
 fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
     let told = <Option<&RawValue>>::deserialize(deserializer)?;
-    Ok(told.and_then(|told| read_object(told.get().as_bytes()).ok()))
+    Ok(told.and_then(|told| read_object(told.get()).ok()))
 }
 
 /// All that matters of `choices`, gathered without keeping any of it.

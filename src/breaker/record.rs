@@ -48,7 +48,7 @@ impl Record {
         if text.len() > MAX_TEXT {
             return None;
         }
-        read_object(text.as_bytes()).ok()
+        read_object(text).ok()
     }
 
     /// The text to put under a key.

@@ -7,6 +7,7 @@ use crate::{
     classify::{Failure, JobFailure},
     deadline::{AttemptTimers, Limits, Timer},
     jobs::{IfJobs, Op},
+    json::text,
     message::{Barrier, Headers, ResponseHead},
     provider::{fairlead, runpod, vllm},
     resume::Terms,
@@ -335,7 +336,7 @@ impl Attempt {
             Reply::Whole { shown: true, .. } => Ok(()),
             Reply::Whole { body, .. } if let Some(errand) = &ask.errand => {
                 // A failure of the job that RunPod tells is no failure to tell it.
-                serde_json::from_slice::<IgnoredAny>(body).map_err(|_| Failure::Cut)?;
+                serde_json::from_str::<IgnoredAny>(text(body)).map_err(|_| Failure::Cut)?;
                 out.push(Emit::Bytes(errand.relabel(body)));
                 Ok(())
             }

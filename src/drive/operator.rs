@@ -5,7 +5,7 @@ use crate::{
     call,
     error::{Code, Error},
     fleet::{Fleet, Which},
-    json::read_object,
+    json::{read_object, text},
     policy::BreakerPolicy,
     rng::Rng,
     runtime::{Later, Runtime, Store, StoreError},
@@ -66,7 +66,7 @@ pub async fn order<R: Runtime>(
         let message = "CONFIG has no endpoint of this name. GET /status lists those that it has.";
         return Err(Error::new(Code::RouteNotFound, message));
     };
-    let Ok(Order { state }) = read_object(body) else {
+    let Ok(Order { state }) = read_object(text(body)) else {
         let message = "The body must be `{\"state\": \"isolated\"}` or `{\"state\": \"closed\"}`.";
         return Err(Error::new(Code::InvalidRequest, message).with_param("state"));
     };

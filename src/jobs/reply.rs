@@ -1,6 +1,6 @@
 //! What RunPod says about a job, read from its JSON (wire facts, section 2).
 
-use crate::json::{Text, read_object};
+use crate::json::{Text, read_object, text};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -150,13 +150,13 @@ impl<'a> Reply<'a> {
         let entries = |list: Vec<Entry<'a>>| list.iter().filter_map(|entry| entry.output).map(Piece::read).collect();
         // The documentation shows `/stream` as a bare list.
         if body.trim_ascii_start().starts_with(b"[") {
-            let list = serde_json::from_slice::<Vec<Entry>>(body).ok()?;
+            let list = serde_json::from_str::<Vec<Entry>>(text(body)).ok()?;
             if list.iter().any(|entry| entry.output.is_none()) {
                 return None;
             }
             return Some(Self { entries: entries(list), ..Self::default() });
         }
-        let fields: Fields = read_object(body).ok()?;
+        let fields: Fields = read_object(text(body)).ok()?;
         let whole = |number: f64| if number > 0.0 { number as u64 } else { 0 };
         Some(Self {
             id: fields.id.map(|Text(id)| id),
@@ -218,7 +218,7 @@ struct WorkerCounts {
 impl Health {
     /// Reads an answer of `/health`; `None` where it is none.
     pub fn read(body: &[u8]) -> Option<Self> {
-        let HealthFields { jobs, workers } = read_object(body).ok()?;
+        let HealthFields { jobs, workers } = read_object(text(body)).ok()?;
         let WorkerCounts { idle, running, ready, initializing, throttled, unhealthy } = workers;
         let there = [idle, running, ready, initializing].into_iter().fold(0, u64::saturating_add);
         Some(Self { workers: there, throttled, unhealthy, queued: jobs.in_queue })

@@ -6,7 +6,7 @@ use crate::{
     ask::Ask,
     classify::{Failure, Told},
     error::{Code, Error},
-    json::{Text, read_object},
+    json::{Text, read_object, text},
     message::{Headers, Request},
     settings::Target,
 };
@@ -73,8 +73,8 @@ fn error(json: &[u8]) -> Option<Error> {
         #[serde(borrow, default)]
         param: Option<Text<'a>>,
     }
-    let Envelope { error } = read_object(json).ok()?;
-    let Fields { code, message, param } = read_object(error.get().as_bytes()).ok()?;
+    let Envelope { error } = read_object(text(json)).ok()?;
+    let Fields { code, message, param } = read_object(error.get()).ok()?;
     let error = Error::new(Code::read(&code.0)?, message.0);
     Some(match param {
         Some(Text(param)) => error.with_param(param),

@@ -8,7 +8,7 @@ use crate::{
     classify::{Failure, JobFailure},
     find::find,
     jobs::{self, Op, Piece, cause},
-    json::{Text, one_line, read_object},
+    json::{Text, one_line, read_object, text},
     message::{Headers, Method, Request, ResponseHead},
     settings::{Endpoint, Target},
     time::Instant,
@@ -251,7 +251,7 @@ pub fn said(head: &ResponseHead, body: &[u8]) -> Option<Failure> {
     if !jobs::ENABLED {
         return None;
     }
-    let error = read_object::<Said>(body).ok()?.error?.get();
+    let error = read_object::<Said>(text(body)).ok()?.error?.get();
     match cause(Some(error).filter(|error| error.starts_with('"'))?, None) {
         answered @ JobFailure::Answered { .. } => Some(answered.unwrapped()),
         _ => None,

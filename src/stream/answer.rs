@@ -1,7 +1,10 @@
 //! Answers that did not stream.
 
 use super::{Choices, InBand, Usage, is_error, usage};
-use crate::{api::Dialect, json::read_object};
+use crate::{
+    api::Dialect,
+    json::{read_object, text},
+};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
@@ -31,9 +34,10 @@ struct Answer<'a> {
 
 /// Whether an answer that did not stream is whole, by its own words, and what it cost.
 pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Flaw> {
+    let body = text(body);
     let wants_choices = matches!(dialect, Dialect::Chat | Dialect::Completions);
-    if !wants_choices && body.trim_ascii_start().starts_with(b"[") {
-        return serde_json::from_slice::<IgnoredAny>(body).map(|_| Usage::default()).map_err(|_| Flaw::Cut);
+    if !wants_choices && body.trim_ascii_start().starts_with('[') {
+        return serde_json::from_str::<IgnoredAny>(body).map(|_| Usage::default()).map_err(|_| Flaw::Cut);
     }
     let answer: Answer = read_object(body).map_err(|_| Flaw::Cut)?;
     if answer.object.is_some_and(is_error) {
@@ -41,7 +45,7 @@ pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Flaw> {
     }
     // A response that failed is an answer of that API, and tells its error itself.
     if let Some(error) = answer.error.filter(|_| answer.object.is_none_or(|object| object.get() != "\"response\"")) {
-        return Err(Flaw::Error(InBand::from_json(error.get().as_bytes())));
+        return Err(Flaw::Error(InBand::from_json(error.get())));
     }
     match answer.choices {
         Some(choices) if choices.aborted => Err(Flaw::Error(InBand { status: None, kind: Some("abort".to_owned()) })),

@@ -3,7 +3,7 @@
 use super::{Said, Usage};
 use crate::{
     api::Dialect,
-    json::{member, members},
+    json::{member, members, text},
 };
 
 /// What has been shown of one answer, growing event by event.
@@ -132,5 +132,5 @@ impl Transcript {
 }
 
 fn decoded(inside: &[u8]) -> Option<String> {
-    serde_json::from_slice(&[b"\"", inside, b"\""].concat()).ok()
+    serde_json::from_str(text(&[b"\"", inside, b"\""].concat())).ok()
 }
