@@ -190,10 +190,10 @@ impl Failure {
         }
     }
 
-    /// Whether this refuses the request for what it is, and not for its length.
+    /// Whether this refuses the request for what stands in it, and not for its length.
     pub fn refuses_form(&self) -> bool {
-        let too_long = |body: &Option<Vec<u8>>| body.as_deref().is_some_and(is_context_length);
-        self.refuses_request() && !matches!(self, Self::Status { body, .. } if too_long(body))
+        let Self::Status { head, body } = self else { return false };
+        matches!(head.status, 400 | 422) && !body.as_deref().is_some_and(is_context_length)
     }
 
     /// Whether this refuses the request.

@@ -115,7 +115,9 @@ impl Story<'_> {
                 format!(" Endpoint `{}`, which was to go on, failed as well ({}).", self.endpoint, last.reason())
             }
         };
-        Error { code: Code::StreamInterrupted, message: told.message + &what, retry_after_ms: None, ..told }
+        // Where nobody was asked to go on, it is what it would be anyway.
+        let code = if last.is_some() { Code::StreamInterrupted } else { told.code };
+        Error { code, message: told.message + &what, retry_after_ms: None, ..told }
     }
 
     /// How a job failed, and the cure.

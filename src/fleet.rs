@@ -41,8 +41,8 @@ struct Site {
     /// Made when the first job is.
     queue: Option<Box<Queue>>,
     load: Load,
-    /// It has refused to go on from a given beginning.
-    refuses_to_continue: bool,
+    /// When it has refused to go on from a given beginning.
+    refused_to_continue: Option<Instant>,
     /// Before each entry of `models`, by its place.
     gates: Vec<(usize, Gate)>,
     /// Before all entries: it opens by an operator's word alone.
@@ -99,6 +99,9 @@ pub enum Look {
 /// So long a worker that was seen at work vouches for its endpoint: it idles at least 5 s before
 /// RunPod takes it away.
 const WARM_MS: u64 = 10_000;
+
+/// So long a refusal to continue is remembered: it is the server's nature, or it may have been that of one request.
+const REFUSED_MS: u64 = 3_600_000;
 
 /// So long an endpoint's health is believed.
 const FRESH_MS: u64 = 3000;
@@ -185,9 +188,14 @@ impl Fleet {
         &mut self.site(endpoint).load
     }
 
-    /// Whether this endpoint has refused to go on from a given beginning.
-    pub fn refuses_to_continue(&mut self, endpoint: usize) -> &mut bool {
-        &mut self.site(endpoint).refuses_to_continue
+    /// This endpoint has refused to go on from a given beginning.
+    pub fn on_continuation_refused(&mut self, endpoint: usize, now: Instant) {
+        self.site(endpoint).refused_to_continue = Some(now);
+    }
+
+    /// Whether it is not to be asked for that.
+    pub fn refuses_to_continue(&mut self, endpoint: usize, now: Instant) -> bool {
+        self.site(endpoint).refused_to_continue.is_some_and(|at| now.since(at) < REFUSED_MS)
     }
 
     /// How many of the calls for this entry of `models` may ask two targets at once.

@@ -43,23 +43,26 @@ pub struct Terms {
     never: Option<&'static str>,
     no_continue: Option<&'static str>,
     stops: Vec<String>,
+    /// The endpoint holds back as much text as a stop string may have begun in, so that its events end inside of tokens.
+    holds_back: bool,
     max_tokens: Option<u64>,
     wants_usage: bool,
 }
 
 /// The beginning that an endpoint is given to go on from.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// The text.
     pub text: String,
-    /// What stood behind it. Chat templates may trim white space at the end, so it is never sent, and is to come again.
-    pub white_space: String,
+    /// What stood behind it, is not sent, and is to come again: white space, which chat templates may trim; and what may
+    /// not be a whole token.
+    pub rest: String,
 }
 
 impl Beginning {
     /// How many tokens it has, if the endpoint has told: not where it is less than what was shown.
     pub fn count(&self, shown: &Transcript) -> Option<u64> {
-        shown.usage.completion_tokens.filter(|_| self.white_space.is_empty())
+        shown.usage.completion_tokens.filter(|_| self.rest.is_empty())
     }
 }
 
@@ -83,6 +86,8 @@ impl Terms {
         let kind = format.as_ref().and_then(|format| member(format, "type"));
         let grammars = ["structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"]
             .map(|name| set(&[name]));
+        let limit = get("max_completion_tokens").filter(|_| chat).or_else(|| get("max_tokens"));
+        let max_tokens = limit.and_then(|limit| limit.get().parse().ok());
         let no_continue = [
             // A grammar begins again.
             (
@@ -103,6 +108,10 @@ impl Terms {
                 ]) || is("echo", "true")
                     || place_for_text(ask.api, &fields, &ask.body).is_none(),
             ),
+            // What is hidden there cannot be known to have ended.
+            ("reasoning", is("include_reasoning", "false")),
+            // The default of completions is the server's (16 in vLLM), and would begin anew.
+            ("max_tokens", limit.map_or(!chat && member(&fields, "max_tokens").is_none(), |_| max_tokens.is_none())),
             // These count what the answer has so far, and what is given counts for the prompt.
             (
                 "sampling",
@@ -114,14 +123,17 @@ impl Terms {
         ];
         let why = |reasons: &[(&'static str, bool)]| reasons.iter().find(|(_, holds)| *holds).map(|(why, _)| *why);
         let stops = get("stop").map(|stop| items(stop).unwrap_or_else(|| vec![stop]));
-        let limit = get("max_completion_tokens").filter(|_| chat).or_else(|| get("max_tokens"));
+        let stops: Vec<String> =
+            stops.into_iter().flatten().filter_map(|stop| Some(text_of(stop)?.into_owned())).collect();
         let options = get("stream_options").and_then(|value| members(value.get()));
         let include = options.as_ref().and_then(|options| member(options, "include_usage"));
         Self {
             never: why(&never),
             no_continue: why(&no_continue),
-            stops: stops.into_iter().flatten().filter_map(|stop| Some(text_of(stop)?.into_owned())).collect(),
-            max_tokens: limit.and_then(|limit| limit.get().parse().ok()),
+            holds_back: stops.iter().any(|stop| stop.chars().nth(1).is_some())
+                && !is("include_stop_str_in_output", "true"),
+            stops,
+            max_tokens,
             wants_usage: include.is_some_and(|include| include.get() == "true"),
         }
     }
@@ -146,15 +158,21 @@ impl Terms {
         if whole.contains("<think>") || whole.contains("</think>") {
             return Err("reasoning");
         }
-        let text = if api == Api::Chat { whole.trim_end_matches(is_white_space) } else { &whole };
+        let trimmed = |text: &'_ str| text.trim_end_matches(is_white_space).len();
+        let mut length = if api == Api::Chat { trimmed(&whole) } else { whole.len() };
+        if self.holds_back {
+            // A token mostly begins with white space, or behind it.
+            let words = whole.get(..length).unwrap_or_default().rsplit_once(is_white_space);
+            length = words.map(|(words, _)| trimmed(words)).ok_or("stop")?;
+        }
+        let (text, rest) = whole.split_at_checked(length).unwrap_or_default();
         if text.is_empty() {
             return Err("white_space");
         }
-        if self.stops.iter().any(|stop| may_be_begun(&whole, stop)) {
+        if self.stops.iter().any(|stop| may_be_begun(text, stop)) {
             return Err("stop");
         }
-        let white_space = whole.get(text.len()..).unwrap_or_default().to_owned();
-        Ok(Beginning { text: text.to_owned(), white_space })
+        Ok(Beginning { text: text.to_owned(), rest: rest.to_owned() })
     }
 
     /// Whether it must be known how many tokens there are already.

@@ -25,8 +25,8 @@ pub struct Splice {
     reasoning: Expected,
     /// Nothing may be thought any more: the answer's text has begun.
     thought: bool,
-    /// How a continuation would begin that is none.
-    restart: Option<Restart>,
+    /// Its endpoint is known to do what it was asked.
+    known: bool,
     /// Tokens of what stands before a continuation.
     before: Before,
 }
@@ -59,29 +59,6 @@ impl Expected {
         }
         self.come = self.come.saturating_add(piece.len());
         Ok("")
-    }
-}
-
-/// A server that does not know how to go on may begin again.
-#[derive(Debug)]
-struct Restart {
-    /// How the answer began.
-    beginning: String,
-    /// What has come, as long as it is the same.
-    come: String,
-}
-
-/// So many characters that are those at the answer's beginning are no chance;
-const RESTART: usize = 40;
-
-/// nor is the whole of an answer that has so many.
-const SHORT_RESTART: usize = 12;
-
-impl Restart {
-    fn of(shown: &Transcript) -> Option<Self> {
-        let beginning: String = shown.content()?.chars().take(RESTART).collect();
-        let is_telling = beginning.chars().count() >= SHORT_RESTART;
-        is_telling.then(|| Self { beginning, come: String::new() })
     }
 }
 
@@ -123,15 +100,15 @@ impl Spliced {
 }
 
 impl Splice {
-    /// A stream that goes on behind what the client has. `white_space` ends that, was kept from the endpoint, and is
-    /// to come again. `surely`: the endpoint is known not to begin again instead.
-    pub fn of_continuation(shown: &Transcript, white_space: &str, surely: bool, before: Before) -> Self {
+    /// A stream that goes on behind what the client has. `rest` ends that, was kept from the endpoint, and is to
+    /// come again. `surely`: the endpoint is known to go on; of others only vLLM is.
+    pub fn of_continuation(shown: &Transcript, rest: &str, surely: bool, before: Before) -> Self {
         Self {
             names: names(shown),
-            content: Expected::new(white_space.to_owned()),
+            content: Expected::new(rest.to_owned()),
             reasoning: Expected::default(),
             thought: true,
-            restart: if surely { None } else { Restart::of(shown) },
+            known: surely,
             before,
         }
     }
@@ -141,7 +118,7 @@ impl Splice {
         let (content, reasoning) = (shown.content()?, shown.reasoning()?);
         let thought = !content.is_empty();
         let (content, reasoning) = (Expected::new(content), Expected::new(reasoning));
-        let splice = Self { names: names(shown), content, reasoning, thought, restart: None, before: Before::Nothing };
+        let splice = Self { names: names(shown), content, reasoning, thought, known: true, before: Before::Nothing };
         shown.gap().is_none().then_some(splice)
     }
 
@@ -162,12 +139,17 @@ impl Splice {
             [choice] => {
                 let choice = members(choice.get()).ok_or(Differs)?;
                 ends = member(&choice, "finish_reason").is_some_and(is_content);
-                choice_json = Some(self.take_choice(&choice, ends, &mut spliced)?);
+                self.known |= is_of_vllm(&event, &choice);
+                choice_json = Some(self.take_choice(&choice, &mut spliced)?);
             }
             // There was but one.
             _ => return Err(Differs),
         }
         let says = !spliced.content.is_empty() || !spliced.reasoning.is_empty() || spliced.other;
+        // Another server may pass over what it does not know, and begin again.
+        if !self.known && (says || ends) {
+            return Err(Differs);
+        }
         if !self.is_level() {
             return if says || ends { Err(Differs) } else { Ok(None) };
         }
@@ -195,43 +177,15 @@ impl Splice {
     }
 
     /// A choice without what the client has.
-    fn take_choice(
-        &mut self,
-        choice: &[(Cow<'_, str>, &RawValue)],
-        ends: bool,
-        spliced: &mut Spliced,
-    ) -> Result<String, Differs> {
+    fn take_choice(&mut self, choice: &[(Cow<'_, str>, &RawValue)], spliced: &mut Spliced) -> Result<String, Differs> {
         if member(choice, "index").is_some_and(|index| index.get() != "0") {
             return Err(Differs);
         }
         let mut json = Vec::new();
         for (name, value) in choice {
             let value = match &**name {
-                "delta" => {
-                    let delta = members(value.get()).unwrap_or_default();
-                    let mut kept = Vec::new();
-                    for (name, value) in &delta {
-                        // What is thought comes before what is said, even where both are in one event.
-                        let kept_value = match &**name {
-                            "role" => continue,
-                            "content" => continue,
-                            "reasoning" | "reasoning_content" => self.take_reasoning(value, spliced)?,
-                            _ => {
-                                spliced.other |= is_content(value);
-                                value.get().to_owned()
-                            }
-                        };
-                        kept.push((&**name, kept_value));
-                    }
-                    let last = ends || spliced.other;
-                    match member(&delta, "content") {
-                        Some(value) => kept.push(("content", self.take_content(value, last, spliced)?)),
-                        None if last => kept.extend(self.take_back(spliced).map(|text| ("content", text))),
-                        None => {}
-                    }
-                    object(&kept)
-                }
-                "text" => self.take_content(value, ends, spliced)?,
+                "delta" => self.take_delta(value, spliced)?,
+                "text" => self.take_content(value, spliced)?,
                 _ => value.get().to_owned(),
             };
             json.push((&**name, value));
@@ -239,45 +193,45 @@ impl Splice {
         Ok(object(&json))
     }
 
-    /// What has been held back, where nothing follows that could tell what it is.
-    fn take_back(&mut self, spliced: &mut Spliced) -> Option<String> {
-        let text = self.restart.take()?.come;
-        let json = string(&text);
-        spliced.content.push_str(inside(&json));
-        (!text.is_empty()).then_some(json)
+    fn take_delta(&mut self, delta: &RawValue, spliced: &mut Spliced) -> Result<String, Differs> {
+        let delta = members(delta.get()).unwrap_or_default();
+        let is_thought = |name: &str| matches!(name, "reasoning" | "reasoning_content");
+        // What is thought comes before what is said, even where both are in one event; and once, even where it stands
+        // there under both names.
+        let thought = delta.iter().find(|(name, value)| is_thought(name) && is_content(value));
+        let thought = thought.map(|(_, value)| self.take_reasoning(value, spliced)).transpose()?;
+        let mut json = Vec::new();
+        for (name, value) in &delta {
+            let kept = match (&**name, &thought) {
+                ("role", _) => continue,
+                ("content", _) => self.take_content(value, spliced)?,
+                (name, Some(thought)) if is_thought(name) && is_content(value) => thought.clone(),
+                (name, _) => {
+                    let says = matches!(name, "refusal" | "tool_calls" | "function_call");
+                    spliced.other |= says && is_content(value);
+                    value.get().to_owned()
+                }
+            };
+            json.push((&**name, kept));
+        }
+        Ok(object(&json))
     }
 
-    /// A piece of the text. `last`: it is not to be held back.
-    fn take_content(&mut self, value: &RawValue, last: bool, spliced: &mut Spliced) -> Result<String, Differs> {
+    fn take_content(&mut self, value: &RawValue, spliced: &mut Spliced) -> Result<String, Differs> {
         if !is_content(value) {
-            let held = if last { self.take_back(spliced) } else { None };
-            return Ok(held.unwrap_or_else(|| value.get().to_owned()));
+            return Ok(value.get().to_owned());
         }
         let text = text_of(value).ok_or(Differs)?;
         if !self.reasoning.rest().is_empty() {
             return Err(Differs);
         }
         self.thought = true;
-        let beyond = self.content.take_off(&text)?;
-        let Some(restart) = &mut self.restart else {
-            let json = string(beyond);
-            spliced.content.push_str(inside(&json));
-            return Ok(json);
-        };
-        restart.come.push_str(beyond);
-        if restart.come.starts_with(&restart.beginning) {
-            return Err(Differs);
-        }
-        if restart.beginning.starts_with(&restart.come) && !last {
-            return Ok(string(""));
-        }
-        Ok(self.take_back(spliced).unwrap_or_else(|| string("")))
+        let json = string(self.content.take_off(&text)?);
+        spliced.content.push_str(inside(&json));
+        Ok(json)
     }
 
     fn take_reasoning(&mut self, value: &RawValue, spliced: &mut Spliced) -> Result<String, Differs> {
-        if !is_content(value) {
-            return Ok(value.get().to_owned());
-        }
         let text = text_of(value).ok_or(Differs)?;
         let rest = self.reasoning.take_off(&text)?;
         if self.thought && !rest.is_empty() {
@@ -323,6 +277,12 @@ impl Splice {
 /// What the events of the second stream are called by.
 fn names(shown: &Transcript) -> Vec<(&'static str, Option<String>)> {
     ["id", "created", "model"].into_iter().map(|name| (name, shown.common(name))).collect()
+}
+
+/// Whether an event has what only vLLM puts there (since 0.10.1; in completions since 0.4).
+fn is_of_vllm(event: &[(Cow<'_, str>, &RawValue)], choice: &[(Cow<'_, str>, &RawValue)]) -> bool {
+    let names = event.iter().chain(choice).map(|(name, _)| &**name);
+    names.into_iter().any(|name| matches!(name, "prompt_token_ids" | "token_ids" | "stop_reason"))
 }
 
 fn object(members: &[(&str, String)]) -> String {

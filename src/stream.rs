@@ -100,6 +100,8 @@ pub struct Proof {
     finished: Vec<usize>,
     closed: bool,
     usage: Usage,
+    /// The counts that the latest event has told.
+    told: Option<Usage>,
     /// The newest events with nothing but content, by choice.
     patterns: [Pattern; PATTERNS],
 }
@@ -118,6 +120,7 @@ impl Proof {
             finished: Vec::new(),
             closed: false,
             usage: Usage::default(),
+            told: None,
             patterns: Default::default(),
         }
     }
@@ -143,6 +146,11 @@ impl Proof {
     /// The newest token counts.
     pub const fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// The counts that the latest event has told, once.
+    pub const fn take_told(&mut self) -> Option<Usage> {
+        self.told.take()
     }
 
     /// Takes in one event.
@@ -171,6 +179,7 @@ impl Proof {
         }
         if let Some(usage) = chunk.usage {
             self.usage = usage;
+            self.told = Some(usage);
         }
         let Choices { content, text, said, finished, aborted } = chunk.choices.unwrap_or_default();
         if aborted {

@@ -7,13 +7,13 @@ use crate::{
     classify::{Failure, JobFailure},
     deadline::{AttemptTimers, Limits, Timer},
     jobs::{IfJobs, Op},
-    json::text,
+    json::{items, member, members, text},
     message::{Barrier, Headers, ResponseHead},
     provider::{fairlead, runpod, vllm},
     resume::Terms,
     splice::{Differs, Splice},
     sse::Decoder,
-    stream::{Flaw, Proof, Seen, Transcript, Usage, check_answer},
+    stream::{Flaw, Proof, Seen, Transcript, Usage, check_answer, is_content},
     time::Instant,
 };
 use serde::de::IgnoredAny;
@@ -251,7 +251,8 @@ impl Attempt {
         if self.counts().malformed > malformed {
             // A server's events are well formed: a piece in the middle is missing. What follows in
             // these bytes would stand behind a gap.
-            if let Some(transcript) = &mut self.transcript {
+            if let Some(transcript) = self.transcript.as_mut().filter(|_| !own.is_empty()) {
+                // What went before in them does not go out either.
                 transcript.tear("gap");
             }
             return Err(JobFailure::Gap.into());
@@ -310,17 +311,14 @@ impl Attempt {
 
     /// What the client has of the answer, to go on from.
     pub(super) fn take_transcript(&mut self) -> Option<Box<Transcript>> {
-        let mut transcript = self.transcript.take()?;
-        if self.resuming.is_none() {
-            transcript.usage = self.counts().usage;
-        }
-        Some(transcript)
+        self.transcript.take()
     }
 
-    /// Those of so many choices that have not ended.
+    /// Those of so many choices whose ends the client has not got.
     pub(super) fn open_choices(&self, choices: usize) -> Vec<usize> {
-        let has_ended = |index: &usize| matches!(&self.reply, Reply::Stream(stream) if stream.proof.has_ended(*index));
-        (0..choices).filter(|index| !has_ended(index)).collect()
+        let Reply::Stream(stream) = &self.reply else { return (0..choices).collect() };
+        let held = ends_in(&stream.tail);
+        (0..choices).filter(|index| held.contains(index) || !stream.proof.has_ended(*index)).collect()
     }
 
     /// The response is at its end: either the answer is whole, or this attempt has failed.
@@ -466,10 +464,7 @@ impl Stream {
                 Seen::Nothing | Seen::Content(_) => {
                     let said = if let Seen::Content(said) = seen { Some(said) } else { None };
                     content |= said.is_some();
-                    if had_ended && let (Some(transcript), Some(_)) = (&mut transcript, &fields) {
-                        // Only counts stand behind the end.
-                        transcript.usage_told = true;
-                    }
+                    let told = self.proof.take_told();
                     match (&fields, splice.as_deref_mut()) {
                         (Some(fields), Some(splice)) => {
                             let Some(spliced) = splice.pass(&fields.data).map_err(|Differs| Failure::Differs)? else {
@@ -482,7 +477,8 @@ impl Stream {
                             }
                             if let Some(transcript) = transcript.as_deref_mut() {
                                 transcript.add(spliced.said());
-                                transcript.usage = spliced.usage.unwrap_or(transcript.usage);
+                                transcript.count(spliced.usage);
+                                transcript.usage_told |= had_ended;
                             }
                             self.shown = true;
                             out.push(Emit::Bytes(event));
@@ -492,6 +488,9 @@ impl Stream {
                             if let (Some(transcript), Some(fields)) = (&mut transcript, fields) {
                                 transcript.meet(&fields.data);
                                 said.into_iter().for_each(|said| transcript.add(said));
+                                transcript.count(told);
+                                // Only counts stand behind the end.
+                                transcript.usage_told |= had_ended;
                             }
                             if said.is_some() || self.held.len() > MAX_HELD {
                                 show(&mut self.shown, &mut self.held, out);
@@ -578,6 +577,22 @@ fn pass_on(bytes: &[u8], range: Option<Range<usize>>, out: &mut Vec<Emit>) {
         (Some(range), _) => out.push(Emit::Slice(range)),
         (None, _) => out.push(Emit::Bytes(bytes.to_vec())),
     }
+}
+
+/// The choices that end in these events.
+fn ends_in(events: &[u8]) -> Vec<usize> {
+    let (mut decoder, mut at, mut ends) = (Decoder::default(), 0, Vec::new());
+    while let Ok(Some(block)) = decoder.next(events, &mut at) {
+        let fields = block.fields();
+        let event = fields.as_ref().and_then(|fields| members(str::from_utf8(&fields.data).ok()?));
+        let choices = event.and_then(|event| member(&event, "choices").and_then(items)).unwrap_or_default();
+        for choice in choices.into_iter().filter_map(|choice| members(choice.get())) {
+            if member(&choice, "finish_reason").is_some_and(is_content) {
+                ends.push(member(&choice, "index").and_then(|index| index.get().parse().ok()).unwrap_or_default());
+            }
+        }
+    }
+    ends
 }
 
 fn is_json(media_type: &str) -> bool {

@@ -119,7 +119,7 @@ impl Call {
         }
         let mut full = Vec::new();
         loop {
-            let (at, target, paid) = match self.next_target(&full) {
+            let (at, target, paid) = match self.next_target(now, &full) {
                 Next::Nobody if !full.is_empty() => {
                     return if self.stand_in_line(now, &full, None) { Ok(Plan::Line) } else { Err("no_room") };
                 }
@@ -164,13 +164,13 @@ impl Call {
     /// The target that comes next, of those that are not `full`. Those that take jobs are passed by where the request
     /// has a file, which no job carries, where two jobs may be at work for it already, or where too few fetches are
     /// left to follow another.
-    pub(super) fn next_target(&self, full: &[usize]) -> Next {
+    pub(super) fn next_target(&self, now: Instant, full: &[usize]) -> Next {
         let unfit = self.order.ask.api.takes_form() || self.route.has_lost_enough();
         let passed_by =
             |Target { endpoint, .. }: &Target| endpoint.takes_jobs() && (unfit || !self.affords_a_job(endpoint));
         // Nobody is asked to go on who cannot.
         let broken = self.interruption.is_some();
-        let is_out = |target| full.contains(&target) || broken && self.way(target).is_err();
+        let is_out = |target| full.contains(&target) || broken && self.way(now, target).is_err();
         self.route.next(|target| is_out(target) || self.order.model.targets.get(target).is_some_and(passed_by))
     }
 

@@ -42,7 +42,7 @@ impl Call {
         if submitting && failure.of_job() != Some(&JobFailure::SubmissionLost) {
             self.route.on_lost_submission();
         }
-        let otherwise = if shown { None } else { self.on_not_resumed(id, &failure) };
+        let otherwise = if shown { None } else { self.on_not_resumed(now, id, &failure) };
         self.drop_attempt(now, id);
         let verdict = otherwise.unwrap_or_else(|| failure.verdict(now));
         if matches!(verdict, Verdict::Retry { .. } | Verdict::NextTarget) {

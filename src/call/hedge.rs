@@ -99,7 +99,7 @@ impl Call {
         let mut passed_by = Vec::new();
         let shut_until = self.shut_until;
         let found = loop {
-            let Next::First { target } = self.next_target(&passed_by) else { break None };
+            let Next::First { target } = self.next_target(now, &passed_by) else { break None };
             match self.enter(now, target, None) {
                 Ok(ticket) => break Some((target, ticket)),
                 Err(_) => passed_by.push(target),

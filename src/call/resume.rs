@@ -23,6 +23,12 @@ pub(super) struct Interruption {
     /// What the client has, while no attempt is to go on behind it.
     shown: Option<Box<Transcript>>,
     terms: Terms,
+    /// What of it an endpoint would be given, or why that would not be exact.
+    beginning: Result<Beginning, &'static str>,
+    /// Why it cannot be compared with a second answer.
+    bars_verifying: Option<&'static str>,
+    /// Somebody was asked to go on.
+    tried: bool,
     /// What broke it, where, and when.
     cause: Failure,
     target: usize,
@@ -94,13 +100,11 @@ impl Call {
         applies
     }
 
-    /// Whether an answer has as many tokens as it may have, by its endpoint's count, so that nothing is left to ask for.
+    /// Whether an answer has as many tokens as it may have, so that nothing is left to ask for.
     fn has_all_tokens(&self, attempt: &Attempt) -> bool {
-        let shown = attempt.transcript.as_ref().filter(|_| attempt.resuming.is_some());
-        let usage = shown.map_or_else(|| attempt.counts().usage, |shown| shown.usage);
-        let counts = attempt.job.is_none() && self.order.ask.choices == 1;
-        let count = usage.completion_tokens.filter(|_| counts);
-        count.is_some_and(|count| Terms::read(&self.order.ask).tokens_left(count) == Some(0))
+        let fits = attempt.job.is_none() && self.order.ask.choices == 1;
+        let Some(shown) = attempt.transcript.as_ref().filter(|_| fits) else { return false };
+        Terms::read(&self.order.ask).tokens_left(count(shown)) == Some(0)
     }
 
     /// The attempt whose content the client has, has failed. `Err`: why nobody may go on.
@@ -115,15 +119,26 @@ impl Call {
             return Err("content_shown");
         };
         let (target, unproved) = (attempt.target, attempt.job.is_some());
-        let shown = attempt.take_transcript();
+        let Some(shown) = attempt.take_transcript() else { return Err("content_shown") };
         let terms = Terms::read(&self.order.ask);
-        let cause = failure.clone();
-        self.interruption =
-            Some(Box::new(Interruption { shown, terms, cause, target, at: now, unproved, doubt: None }));
+        let beginning = terms.beginning(&shown, self.order.ask.api);
+        let bars_verifying = terms.bars_verifying(&shown);
+        self.interruption = Some(Box::new(Interruption {
+            shown: Some(shown),
+            terms,
+            beginning,
+            bars_verifying,
+            tried: false,
+            cause: failure.clone(),
+            target,
+            at: now,
+            unproved,
+            doubt: None,
+        }));
         if !matches!(failure.verdict(now), Verdict::Retry { .. } | Verdict::NextTarget) {
             return Err("not_retryable");
         }
-        let mut ways = (0..self.order.model.targets.len()).map(|target| self.way(target));
+        let mut ways = (0..self.order.model.targets.len()).map(|target| self.way(now, target));
         // The same holds for all targets, where none can.
         let first = ways.next().unwrap_or(Err("nobody_left"));
         match first {
@@ -136,13 +151,14 @@ impl Call {
     }
 
     /// An attempt that was to go on has failed. What follows it, where that is another than its failure says.
-    pub(super) fn on_not_resumed(&mut self, id: u32, failure: &Failure) -> Option<Verdict> {
+    pub(super) fn on_not_resumed(&mut self, now: Instant, id: u32, failure: &Failure) -> Option<Verdict> {
         let attempt = self.attempts.iter_mut().find(|attempt| attempt.id == id)?;
         let target = attempt.target;
         let resuming = attempt.resuming.take()?;
-        let shown = attempt.transcript.take();
         let interruption = self.interruption.as_mut()?;
-        interruption.shown = shown;
+        if resuming.way != Way::Anew {
+            interruption.shown = attempt.transcript.take();
+        }
         let again = Some(Verdict::Retry { after_ms: None, throttled: false });
         match (resuming.way, failure) {
             (Way::Continue, Failure::Differs) => {
@@ -151,7 +167,7 @@ impl Call {
             }
             (Way::Continue, failure) if failure.refuses_form() => {
                 let endpoint = self.endpoint_index(target);
-                *self.fleet.borrow_mut().refuses_to_continue(endpoint) = true;
+                self.fleet.borrow_mut().on_continuation_refused(endpoint, now);
                 again
             }
             // It may be too long with the beginning, and would have ended by itself.
@@ -165,30 +181,28 @@ impl Call {
     }
 
     /// How a target would go on behind what the client has, and why not as the policy has it.
-    pub(super) fn way(&self, target: usize) -> Result<(Way, Option<&'static str>), &'static str> {
-        let (Some(interruption), Some(shown)) = (&self.interruption, self.shown()) else { return Err("nobody_left") };
+    pub(super) fn way(&self, now: Instant, target: usize) -> Result<(Way, Option<&'static str>), &'static str> {
+        let Some(interruption) = &self.interruption else { return Err("nobody_left") };
         let policy = self.order.policy.resume;
-        let why = match self.may_continue(interruption, shown, target) {
+        let why = match self.may_continue(now, interruption, target) {
             Ok(()) if policy == Resume::Continue => return Ok((Way::Continue, None)),
             Err(why) if policy == Resume::Continue => Some(why),
             _ => None,
         };
-        if self.is_internal() {
-            return Ok((Way::Anew, why));
-        }
-        match interruption.terms.bars_verifying(shown) {
+        match interruption.bars_verifying {
+            _ if self.is_internal() => Ok((Way::Anew, why)),
             None => Ok((Way::Verify, why)),
             Some(why) => Err(why),
         }
     }
 
-    fn may_continue(&self, interruption: &Interruption, shown: &Transcript, target: usize) -> Result<(), &'static str> {
-        let Interruption { terms, unproved, doubt, target: broken, .. } = interruption;
-        terms.beginning(shown, self.order.ask.api)?;
+    fn may_continue(&self, now: Instant, interruption: &Interruption, target: usize) -> Result<(), &'static str> {
+        let Interruption { beginning, unproved, doubt, target: broken, .. } = interruption;
+        beginning.as_ref().map_err(|why| *why)?;
         let targets = &self.order.model.targets;
         let (Some(chosen), Some(broken)) = (targets.get(target), targets.get(*broken)) else { return Err("endpoint") };
         let own = |model: &Option<String>| model.clone().unwrap_or_else(|| self.order.ask.model.clone());
-        let refuses = || *self.fleet.borrow_mut().refuses_to_continue(chosen.index);
+        let refuses = || self.fleet.borrow_mut().refuses_to_continue(chosen.index, now);
         match doubt {
             Some(doubt) => Err(doubt),
             None if *unproved => Err("job"),
@@ -211,19 +225,13 @@ impl Call {
 
     /// Makes an attempt one that goes on behind what the client has, if there is something.
     pub(super) fn take_up(&mut self, now: Instant, attempt: &mut Attempt) {
-        let resumes = self.order.policy.resume != Resume::Off || self.is_internal();
+        let resumes = (self.order.policy.resume != Resume::Off || self.is_internal()) && self.order.ask.choices == 1;
         attempt.transcript = self.keeps_transcript().then(|| Box::new(Transcript::new(resumes)));
-        let Ok((way, why)) = self.way(attempt.target) else { return };
+        let Ok((way, why)) = self.way(now, attempt.target) else { return };
         let endpoint = self.endpoint_name();
         let Some(interruption) = self.interruption.as_mut() else { return };
         let Some(shown) = interruption.shown.take() else { return };
-        let api = self.order.ask.api;
-        let mut resuming = Resuming { way, splice: None, ask: None, beginning: None, counting: None };
-        match way {
-            Way::Verify => resuming.splice = Splice::of_repeat(&shown),
-            Way::Continue => resuming.beginning = interruption.terms.beginning(&shown, api).ok(),
-            Way::Anew => {}
-        }
+        interruption.tried = true;
         let bytes = u64::try_from(shown.content().unwrap_or_default().len()).unwrap_or(u64::MAX);
         self.out.push_back(Output::Event(Event::ResumeStarted {
             attempt: attempt.id,
@@ -232,16 +240,22 @@ impl Call {
             why,
             bytes,
         }));
-        if way == Way::Anew {
-            // As if nothing had come.
-            self.interruption = None;
-            self.first_content = None;
-            return self.forget_answer();
+        let mut resuming = Resuming { way, splice: None, ask: None, beginning: None, counting: None };
+        match way {
+            Way::Verify => resuming.splice = Splice::of_repeat(&shown),
+            Way::Continue => resuming.beginning = interruption.beginning.clone().ok(),
+            Way::Anew => {
+                // Until something comes of it, this is what there is.
+                interruption.shown = Some(shown);
+                attempt.resuming = Some(Box::new(resuming));
+                return;
+            }
         }
         let is_known = resuming.beginning.as_ref().is_some_and(|beginning| beginning.count(&shown).is_some());
         let counts = attempt.voice == Voice::Server && attempt.job.is_none() && !is_known;
         let counts = counts && interruption.terms.needs_count() && way == Way::Continue;
-        resuming.counting = counts.then(|| Counting { until: now.after(COUNT_MS), answer: Vec::new() });
+        let longest_ms = COUNT_MS.min(now.until(self.deadline) / 4);
+        resuming.counting = counts.then(|| Counting { until: now.after(longest_ms), answer: Vec::new() });
         attempt.transcript = Some(shown);
         attempt.resuming = Some(Box::new(resuming));
         if !counts {
@@ -263,7 +277,7 @@ impl Call {
         let (Some(interruption), Some(shown)) = (&self.interruption, &attempt.transcript) else { return };
         let Some(resuming) = &mut attempt.resuming else { return };
         let Some(beginning) = &resuming.beginning else { return };
-        let Beginning { text, white_space } = beginning;
+        let Beginning { text, rest } = beginning;
         let known = beginning.count(shown).or(counted);
         let before = match known {
             Some(completion) => Before::Tokens { completion, prompt: shown.usage.prompt_tokens },
@@ -271,9 +285,13 @@ impl Call {
         };
         let target = self.order.model.targets.get(attempt.target);
         let surely = target.is_some_and(|target| target.endpoint.surely_continues);
-        resuming.splice = Some(Splice::of_continuation(shown, white_space, surely, before));
+        resuming.splice = Some(Splice::of_continuation(shown, rest, surely, before));
         let so_far = known.unwrap_or(shown.events);
-        resuming.ask = interruption.terms.continued(&self.order.ask, text, so_far).map(Rc::new);
+        match interruption.terms.continued(&self.order.ask, text, so_far) {
+            Some(ask) => resuming.ask = Some(Rc::new(ask)),
+            // What is not asked to go on begins again.
+            None => resuming.splice = Splice::of_repeat(shown),
+        }
     }
 
     /// Whether an attempt still waits for a count of tokens.
@@ -333,11 +351,15 @@ impl Call {
     pub(super) fn on_resumed(&mut self, now: Instant, id: u32) {
         let Some(interruption) = self.interruption.take() else { return };
         let Some(attempt) = self.attempts.iter().find(|attempt| attempt.id == id) else { return };
-        let way = attempt.resuming.as_ref().map_or("", |resuming| resuming.way.as_str());
-        let endpoint = self.endpoint_name();
-        self.emit(now, Emit::Bytes(format!(": resumed by {way}, attempt {id}\n\n").into_bytes()));
-        let gap_ms = now.since(interruption.at);
-        self.out.push_back(Output::Event(Event::StreamResumed { attempt: id, endpoint, way, gap_ms }));
+        let way = attempt.resuming.as_ref().map_or(Way::Anew, |resuming| resuming.way);
+        if way == Way::Anew {
+            self.forget_answer();
+            self.first_content = Some(now);
+        } else {
+            self.emit(now, Emit::Bytes(format!(": resumed by {}, attempt {id}\n\n", way.as_str()).into_bytes()));
+        }
+        let (endpoint, gap_ms) = (self.endpoint_name(), now.since(interruption.at));
+        self.out.push_back(Output::Event(Event::StreamResumed { attempt: id, endpoint, way: way.as_str(), gap_ms }));
     }
 
     /// What a client is told of a stream that broke and did not go on.
@@ -345,6 +367,7 @@ impl Call {
         let Some(interruption) = &self.interruption else { return };
         let targets = &self.order.model.targets;
         let broke_at = targets.get(interruption.target).map_or("", |target| &target.endpoint.name);
+        let last = last.filter(|_| interruption.tried);
         let mut error = self.story().interrupted(&interruption.cause, broke_at, last, now);
         error.partial = self.partial_text();
         self.fail(now, &error);
@@ -392,6 +415,11 @@ impl Call {
         self.emit(now, Emit::Bytes(end));
         self.end(now, true, outcome, None);
     }
+}
+
+/// How many tokens there are at least: each event has one.
+fn count(shown: &Transcript) -> u64 {
+    shown.usage.completion_tokens.unwrap_or(shown.events)
 }
 
 /// As many choices as an answer may have (vLLM's `VLLM_MAX_N_SEQUENCES`).

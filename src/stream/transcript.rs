@@ -20,7 +20,7 @@ pub struct Transcript {
     gap: Option<&'static str>,
     /// An event that is lost is not passed over: what follows may come from somebody else.
     pub minds_holes: bool,
-    /// The newest token counts that the client has seen.
+    /// The token counts of all that the client has, where they are known.
     pub usage: Usage,
     /// The event with the counts of the whole answer has come.
     pub usage_told: bool,
@@ -56,7 +56,12 @@ impl Transcript {
     /// Takes in what the client gets of an event.
     #[inline]
     pub fn add(&mut self, said: Said<'_>) {
+        if said == Said::default() {
+            return;
+        }
         self.events = self.events.saturating_add(1);
+        // Whoever told it has not counted this.
+        self.usage.completion_tokens = None;
         if self.gap.is_some() {
             return;
         }
@@ -68,6 +73,13 @@ impl Transcript {
         self.content.extend_from_slice(said.content);
         if !said.reasoning.is_empty() {
             self.reasoning.extend_from_slice(said.reasoning);
+        }
+    }
+
+    /// Takes in the counts that an event has told, behind what it says.
+    pub const fn count(&mut self, told: Option<Usage>) {
+        if let Some(told) = told {
+            self.usage = told;
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Engine {
     pub token_ms: u64,
     /// It takes no beginnings.
     pub refuses: bool,
+    /// It passes over what it does not know, and is no vLLM.
+    pub begins_again: bool,
     /// It does not count tokens.
     pub counts_nothing: bool,
     /// It takes for ever to count them.
@@ -69,6 +71,7 @@ impl Engine {
             finish: "stop",
             token_ms: 0,
             refuses: false,
+            begins_again: false,
             counts_nothing: false,
             counts_late: false,
             keeps_white_space: false,
@@ -137,7 +140,8 @@ impl Engine {
         };
         let begun = if chat && !self.keeps_white_space { begun.trim_end() } else { &begun };
         let rest = match text.strip_prefix(begun) {
-            Some(rest) => rest.to_owned(),
+            Some(rest) if !self.begins_again => rest.to_owned(),
+            Some(_) => text.clone(),
             None => format!(" (another beginning than {} bytes of this)", begun.len()),
         };
         // Token by token, the first being what is left of the one that the beginning ends in.
@@ -166,6 +170,7 @@ impl Engine {
         let thoughts = if continues { &[][..] } else { &self.thoughts };
         let script =
             Telling { chat, answer: self.answers, usage, prompt, thoughts, finish: self.finish }.script(&tokens, limit);
+        let script = if self.begins_again { without_marks(script) } else { script };
         let mut paced = Script::new();
         let (mut told, mut first) = (0, true);
         let behind = self.breaks.pop_front();
@@ -206,8 +211,8 @@ impl Telling<'_> {
             }))
         };
         let choice = |delta: Value, text: &str, finish: Option<&str>| match self.chat {
-            true => json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish }),
-            false => json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish }),
+            true => json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish, "token_ids": null }),
+            false => json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish, "token_ids": null }),
         };
         let mut script = opened();
         if self.chat {
@@ -239,4 +244,16 @@ impl Telling<'_> {
         }
         [script, crate::script::done(), end()].concat()
     }
+}
+
+/// Without what only vLLM puts there.
+fn without_marks(script: Script) -> Script {
+    let plain = |step| match step {
+        Step::Chunk(bytes) => {
+            let text = String::from_utf8_lossy(&bytes).replace(r#","token_ids":null"#, "");
+            Step::Chunk(text.into_bytes().into())
+        }
+        step => step,
+    };
+    script.into_iter().map(plain).collect()
 }

@@ -96,9 +96,8 @@ fn every_capture_goes_on_from_every_event() {
         let events = events_of(name);
         let (tokens, finish) = said_by(&events);
         let mut wanted = capture(name).wanted().with("stream_options", json!({ "include_usage": true }));
-        if finish == "length" {
-            wanted = wanted.with("max_tokens", tokens.len());
-        }
+        let limit = if finish == "length" { tokens.len() } else { 10_000 };
+        wanted = wanted.with("max_tokens", limit);
         let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
         for cut in 0..events.len() {
             for how in Break::ALL {
@@ -207,8 +206,12 @@ fn what_cannot_be_continued_is_verified_and_what_cannot_be_verified_ends_in_the_
         ("json", chat().with("response_format", json!({ "type": "json_object" })), verified("structured_output")),
         ("grammar", chat().with("structured_outputs", json!({ "regex": "a" })), verified("structured_output")),
         ("forced tool", chat().with("tool_choice", "required"), verified("structured_output")),
-        ("stop", chat().with("stop", "guides you"), verified("stop")),
-        ("stops", chat().with("stop", json!(["never", "s and"])), verified("stop")),
+        ("stop", chat().with("stop", json!("fairlead guides")), verified("stop")),
+        ("stops", chat().with("stop", json!(["never", "ad's"])), verified("stop")),
+        ("begun", chat().with("stop", "guides you").with("include_stop_str_in_output", true), verified("stop")),
+        ("hidden", chat().with("include_reasoning", false), verified("reasoning")),
+        ("limit", chat().with("max_tokens", 50.0), verified("max_tokens")),
+        ("no limit", completions(), verified("max_tokens")),
         ("penalty", chat().with("presence_penalty", 0.5), verified("sampling")),
         ("least", chat().with("min_tokens", 3), verified("sampling")),
         ("own", chat().with("add_generation_prompt", true), verified("prompt")),
@@ -216,8 +219,8 @@ fn what_cannot_be_continued_is_verified_and_what_cannot_be_verified_ends_in_the_
         ("logprobs", chat().with("logprobs", true), lost("logprobs")),
         ("ids", chat().with("return_token_ids", true), lost("token_ids")),
         ("sound", chat().with("modalities", json!(["text", "audio"])), lost("multimodal")),
-        ("completions", completions().with("echo", true), verified("prompt")),
-        ("tokens", completions().with("prompt", json!([1, 2, 3])), verified("prompt")),
+        ("completions", completions().with("max_tokens", 50).with("echo", true), verified("prompt")),
+        ("tokens", completions().with("max_tokens", 50).with("prompt", json!([1, 2, 3])), verified("prompt")),
         ("prompts", completions().with("prompt", json!(["a", "b"])), lost("choices")),
         ("counted", completions().with("logprobs", 2), lost("logprobs")),
     ];
@@ -250,14 +253,32 @@ fn what_cannot_be_continued_is_verified_and_what_cannot_be_verified_ends_in_the_
 }
 
 #[test]
-fn stop_strings_that_cannot_have_begun_do_not_hinder() {
-    for stop in [json!("END"), json!(["guides"]), json!(["\n"]), json!([])] {
+fn with_stop_strings_a_text_is_gone_on_with_from_a_word_end() {
+    // vLLM holds back as much text as a stop string may have begun in: its events end anywhere.
+    let whole = "A fairlead guides a line.";
+    for cut in 3..whole.len() {
+        let first = [&whole[..cut]].map(str::to_owned).to_vec();
+        let begun = [opened(), role(), says(&first[0]), reset()].concat();
+        let record = World::new()
+            .endpoint("a", [begun])
+            .engine("b", Engine::of(&["A", " fairlead", " guides", " a", " line", "."]))
+            .policy(resume("continue"))
+            .run(chat().with("stop", json!(["<END>"])));
+        assert_eq!(text_of(&record), whole, "{cut}");
+        assert_eq!(ways(&record)[0], "continue at b", "{cut}");
+        let body: Value = serde_json::from_slice(&record.requests[1].request.body).unwrap();
+        let given = body["messages"][1]["content"].as_str().unwrap();
+        assert!(whole[..cut].starts_with(&format!("{given} ")), "{cut}: {given:?}");
+    }
+    for stop in [json!("\n"), json!([]), json!("x")] {
         let record = World::new()
             .engine("a", Engine::of(&TEXT).breaking(3, Break::End))
             .policy(resume("continue"))
             .run(chat().with("stop", stop));
         assert_eq!(ways(&record), ["continue at a"]);
         assert_eq!(strict(&record).0, TEXT.concat());
+        let body: Value = serde_json::from_slice(&record.requests[1].request.body).unwrap();
+        assert_eq!(body["messages"][1]["content"], "A fairlead guides");
     }
 }
 
@@ -469,39 +490,24 @@ fn a_deadline_ends_a_stream_with_what_there_is() {
     let mut both = policy;
     both["resume"] = "continue".into();
     let broken = slow().breaking(2, Break::End);
-    let record = World::new().engine("a", broken).endpoint("b", [Script::new()]).policy(both).run(wanted());
+    let record =
+        World::new().engine("a", broken).endpoint("b", [Script::new(), Script::new()]).policy(both).run(wanted());
     assert_eq!(strict(&record), (TEXT[..2].concat(), "length".to_owned(), Some(Value::Null)));
 }
 
 #[test]
-fn whoever_begins_again_is_found_out_unless_it_is_vouched_for() {
-    let long = ["A fairlead guides a line", " and keeps it", " from chafing.", " So it does."];
-    let whole = |tokens: &[&str]| Engine::of(tokens).answer_to_any(true);
-    for cut in 1..long.len() {
-        // It takes no notice of what it is asked, and is taken for what it is: the whole answer again.
-        let record = World::new()
-            .engine("a", Engine::of(&long).breaking(cut, Break::End))
-            .endpoint("b", [whole(&long)])
-            .policy(resume("continue"))
-            .run(chat());
+fn only_vllm_is_believed_to_go_on_unless_somebody_vouches_for_a_server() {
+    for cut in 1..TEXT.len() {
+        let foreign = || Engine { begins_again: true, ..Engine::of(&TEXT) };
+        let world = || World::new().engine("a", Engine::of(&TEXT).breaking(cut, Break::End)).engine("b", foreign());
+        let record = world().policy(resume("continue")).run(chat());
         assert_eq!(ways(&record), ["continue at b", "verify at a, differs"], "{cut}");
-        assert_eq!(strict(&record).0, long.concat(), "{cut}");
-        // A model may say the same again. Then the beginning is held back until it does something else, or ends.
-        for again in [["A fair", "way."], ["A fairlead", " guides"], ["A fair", "y"]] {
-            let tokens: Vec<&str> = long.iter().chain(&again).copied().collect();
-            let record = World::new()
-                .engine("a", Engine::of(&tokens).breaking(long.len(), Break::End))
-                .policy(resume("continue"))
-                .run(chat());
-            assert_eq!((ways(&record), strict(&record).0), (vec!["continue at a".to_owned()], tokens.concat()));
-        }
+        assert_eq!(strict(&record).0, TEXT.concat(), "{cut}");
+        // Whoever says that it goes on is taken at their word.
+        let record = world().continues(true).policy(resume("continue")).run(chat());
+        let lacks_white_space = TEXT[cut - 1].trim().is_empty();
+        assert_eq!(ways(&record).len(), 1 + usize::from(lacks_white_space), "{cut}");
     }
-    // What is short may be said again at any time.
-    let record = World::new()
-        .engine("a", Engine::of(&["ha", " ha", " ha"]).breaking(1, Break::End))
-        .policy(resume("continue"))
-        .run(chat());
-    assert_eq!((ways(&record), strict(&record).0), (vec!["continue at a".to_owned()], "ha ha ha".to_owned()));
 }
 
 #[test]
