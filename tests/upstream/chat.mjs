@@ -3,8 +3,8 @@
 import { conversation, textPieces } from './continuation.mjs';
 import { invalid, json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, complete, counted, data, idsOf, interleaved, limitOf,
-  openaiStream, promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, complete, counted, data, idsOf, interleaved,
+  limitOf, openaiStream, promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { DEFAULT_REASONING, hex, pieces, weight } from './tokens.mjs';
 
@@ -32,8 +32,10 @@ export function chat(body, context, spec) {
 function stepsOf(body, { id, partial }, spec, index) {
   if (body.tools && body.tool_choice !== 'none') {
     const forced = typeof body.tool_choice === 'object' && body.tool_choice !== null;
+    const { preamble: text } = spec;
+    const said = text === undefined ? [] : textPieces({ ...spec, text }, index, partial);
     const calls = toolCalls(body, `${id}/${index}`);
-    return { steps: calls.flatMap(toolSteps), natural: forced ? 'stop' : 'tool_calls' };
+    return { steps: [...contentSteps(said), ...calls.flatMap(toolSteps)], natural: forced ? 'stop' : 'tool_calls' };
   }
   const thinks = body.chat_template_kwargs?.enable_thinking === true && !partial;
   const reasoning = thinks ? pieces(DEFAULT_REASONING) : [];
@@ -45,12 +47,14 @@ function stepsOf(body, { id, partial }, spec, index) {
   return {
     steps: [
       ...reasoning.map((piece) => ({ piece, delta: { [name]: piece } })),
-      ...kept.map((piece) => ({ piece, delta: { content: piece } })),
+      ...contentSteps(kept),
     ],
     natural: 'stop',
     stopReason,
   };
 }
+
+const contentSteps = (all) => all.map((piece) => ({ piece, delta: { content: piece } }));
 
 const jsonFormat = (format) => format?.type === 'json_object' || format?.type === 'json_schema';
 

@@ -3,8 +3,8 @@
 import { promptParts, textPieces } from './continuation.mjs';
 import { json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, counted, data, idsOf, interleaved, limitOf, openaiStream,
-  promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, counted, data, idsOf, interleaved, limitOf,
+  openaiStream, promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { textOf, weight } from './tokens.mjs';
 
