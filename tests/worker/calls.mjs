@@ -12,12 +12,25 @@ export const BODIES = { [CHAT]: { messages: MESSAGES }, [COMPLETIONS]: { prompt:
 
 /** Attempts enough, at once, and none that another call pays for. */
 export const PATIENT = {
-  max_attempts: 6, backoff: { base_ms: 1, throttled_base_ms: 1 }, budget: { capacity: 1_000_000 }, breaker: STAYS_CLOSED,
+  max_attempts: 6, backoff: { base_ms: 1, throttled_base_ms: 1 }, budget: { capacity: 1_000_000 },
+  breaker: STAYS_CLOSED,
 };
 
 /** Answers as often as a call may ask, all with this text: as the entries say first, and then well. */
 export const answers = (text, ...entries) =>
   Array.from({ length: Math.max(8, entries.length) }, (_, at) => ({ text, ...entries[at] }));
+
+/**
+ * Does something for each of a list, so many at a time. More at once would only make all of them wait, and an endpoint
+ * that is to count tokens is not waited for so long.
+ */
+export async function each(list, action, atOnce = 12) {
+  const left = list.values();
+  const worker = async () => {
+    for (const item of left) await action(item);
+  };
+  await Promise.all(Array.from({ length: atOnce }, worker));
+}
 
 export class Calls {
   #gateway;
@@ -43,7 +56,8 @@ export class Calls {
     });
     const text = await response.text();
     const ms = performance.now() - began;
-    return new Ended({ id, response, text, ms, lines: await this.#linesOf(id), requests: requestsOf(this.#server, id) });
+    const lines = await this.#linesOf(id);
+    return new Ended({ id, response, text, ms, lines, requests: requestsOf(this.#server, id) });
   }
 
   /** The same for a stream. */
@@ -92,7 +106,8 @@ class Ended {
 
   /** How it went on, each time: the way, and why it is not the policy's. */
   get ways() {
-    return this.lines.filter(({ event }) => event === 'resume_started').map(({ way, why }) => (why ? `${way}, ${why}` : way));
+    const started = this.lines.filter(({ event }) => event === 'resume_started');
+    return started.map(({ way, why }) => (why ? `${way}, ${why}` : way));
   }
 
   /** What followed each failed attempt. */

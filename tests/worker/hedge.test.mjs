@@ -112,7 +112,8 @@ describe('hedging takes the slow tail off', () => {
       assert.ok(hedged.length > 0);
       for (const { request_id } of hedged) {
         // One, where the other was let go before it was there.
-        const both = requests(name).filter(({ headers }) => headers['x-request-id'].startsWith(`${request_id}-`));
+        const isOfCall = ({ headers }) => headers['x-request-id'].startsWith(`${request_id}-`);
+        const both = requests(name).filter(isOfCall);
         assert.ok(both.length === 1 || both.length === 2);
         const ended = ({ closedByClientAt, finishedAt }) => closedByClientAt !== null || finishedAt !== null;
         await servers[name].until(() => both.every(ended), LATE_MS / 2);

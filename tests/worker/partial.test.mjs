@@ -1,5 +1,5 @@
-// `on_deadline: "partial"`: shortly before the deadline a stream is ended, well formed, with what there is of it. Whoever
-// worked on it is let go. Where there is nothing, there is the error.
+// `on_deadline: "partial"`: shortly before the deadline a stream is ended, well formed, with what there is of it.
+// Whoever worked on it is let go. Where there is nothing, there is the error.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -10,15 +10,16 @@ import { CHAT, COMPLETIONS, Calls, PATIENT, PROMPT, answers } from './calls.mjs'
 import { endpointsOf } from './gateway.mjs';
 import { IMPATIENT, JobCall, MESSAGES, startJobs } from './jobs.mjs';
 
-const DEADLINE_MS = 2500;
-const JOB_DEADLINE_MS = 3000;
+const DEADLINE_MS = 3000;
+const JOB_DEADLINE_MS = 3500;
 /** How long before its deadline a call is cut short. */
 const AHEAD_MS = 250;
 const NEVER_MS = 600_000;
 const TEXT = 'Ein "Fairlead" führt\n\ndie Leine 🪢 weiter';
 /** A text that lasts longer than any test here. */
 const LONG = { text: TEXT, tokens: 3000, tokenMs: 20 };
-const TOOL = { type: 'function', function: { name: 'f', parameters: { type: 'object', properties: { a: { type: 'string' } } } } };
+const PARAMETERS = { type: 'object', properties: { a: { type: 'string' } } };
+const TOOL = { type: 'function', function: { name: 'f', parameters: PARAMETERS } };
 
 let vllm;
 let runpod;
@@ -64,7 +65,8 @@ describe('a stream is ended well-formed, with what there is', { concurrency: tru
     'of a completion': [COMPLETIONS, { max_tokens: 5000 }],
     'whose usage was asked for': [CHAT, { stream_options: { include_usage: true } }, { usage: 'unknown' }],
     'that counts all along': [
-      CHAT, { stream_options: { include_usage: true, continuous_usage_stats: true } }, { usage: 'running, then unknown' },
+      CHAT, { stream_options: { include_usage: true, continuous_usage_stats: true } },
+      { usage: 'running, then unknown' },
     ],
     'of several choices': [CHAT, { n: 3 }, { choices: 3 }],
     'of several prompts': [COMPLETIONS, { prompt: [PROMPT, PROMPT], max_tokens: 5000 }, { choices: 2 }],
@@ -101,10 +103,10 @@ describe('a stream is ended well-formed, with what there is', { concurrency: tru
   }
 
   it('by the deadline of its caller', async () => {
-    const headers = { 'x-fairlead-deadline-ms': '1500' };
+    const headers = { 'x-fairlead-deadline-ms': '2000' };
     const call = await calls.stream(CHAT, { model: 'first', sim: LONG }, { headers });
     assert.equal(strict(call.text).finishReason, 'length');
-    assertInTime(call.end.total_ms, 1500);
+    assertInTime(call.end.total_ms, 2000);
   });
 
   it('but one that has ended is whole, though its last words are missing', async () => {

@@ -1,5 +1,5 @@
-// How far a broken stream is carried on: one break behind another, within attempts, deadline and budget; and where it is
-// not tried, as it would not be exact, with the reason in the log.
+// How far a broken stream is carried on: one break behind another, within attempts, deadline and budget; and where it
+// is not tried, as it would not be exact, with the reason in the log.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -140,7 +140,8 @@ describe('a stream that flows', { concurrency: true }, () => {
 
 const TOOL = { type: 'function', function: { name: 'get_weather', parameters: { type: 'object', properties: {} } } };
 const THINKING = { chat_template_kwargs: { enable_thinking: true } };
-const JSON_FORMAT = { response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object' } } } };
+const SCHEMA = { name: 'x', schema: { type: 'object' } };
+const JSON_FORMAT = { response_format: { type: 'json_schema', json_schema: SCHEMA } };
 const begun = { messages: [...MESSAGES, { role: 'assistant', content: 'A' }], continue_final_message: true };
 
 /** What is not tried at all; why, in the log. */
