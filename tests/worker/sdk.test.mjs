@@ -25,11 +25,12 @@ let through;
 before(async () => {
   vllm = await startVllm({ models: ['served'], apiKey: 'endpoint-key' });
   const targets = [{ endpoint: 'vllm', model: 'served' }];
+  const patience = { backoff: { base_ms: 1, throttled_base_ms: 1, max_ms: 1 }, breaker: STAYS_CLOSED };
   gateway = await startGateway({
     endpoints: endpointsOf({ vllm }).map((endpoint) => ({ ...endpoint, api_key_secret: 'VLLM_API_KEY' })),
     models: [{ name: 'asked', targets }, { name: SLASHED, targets }],
-    policies: { default: { backoff: { base_ms: 1, throttled_base_ms: 1, max_ms: 1 }, breaker: STAYS_CLOSED } },
-    clients: [{ name: 'web', keys_sha256: [sha256('client-key')] }],
+    policies: { default: patience, resume: { ...patience, resume: 'continue' } },
+    clients: [{ name: 'web', keys_sha256: [sha256('client-key')], policies: ['resume'] }],
   }, { secrets: { VLLM_API_KEY: 'endpoint-key' } });
   direct = new OpenAI({ baseURL: `${vllm.url}/v1`, apiKey: 'endpoint-key', maxRetries: 0, timeout: 20_000 });
   through = new OpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'client-key', maxRetries: 0, timeout: 20_000 });
@@ -61,6 +62,45 @@ async function all(stream) {
   for await (const chunk of await stream) chunks.push(chunk);
   return chunks;
 }
+
+describe('a chat that breaks and goes on is one to the helpers of the SDK', () => {
+  const thinks = { chat_template_kwargs: { enable_thinking: true } };
+  /** What is asked for, behind how many events it breaks, and how it goes on. */
+  const cases = {
+    'plain text': [{}, 6, 'continue'],
+    'plain text with usage': [{ stream_options: { include_usage: true } }, 6, 'continue'],
+    'structured output': [{ response_format: { type: 'json_object' } }, 4, 'verify'],
+    'reasoning': [thinks, 4, 'verify'],
+    'an answer behind reasoning': [thinks, 16, 'verify'],
+  };
+  for (const [name, [parameters, afterEvents, way]] of Object.entries(cases)) {
+    it(name, async () => {
+      const id = newId();
+      const ask = (client, model, headers) =>
+        client.chat.completions.stream({ model, messages: MESSAGES, ...parameters }, { headers }).finalChatCompletion();
+      const expected = await ask(direct, 'served', { 'x-request-id': `${id}-1` });
+      vllm.script({ fault: 'cut', afterEvents });
+      const received = await ask(through, 'asked', { 'x-request-id': id, 'x-fairlead-policy': 'resume' });
+      assert.deepEqual(received, expected);
+      const { way: taken } = await gateway.line({ request_id: id, event: 'stream_resumed' });
+      assert.equal(taken, way);
+    });
+  }
+
+  it('calls of tools: asked for again before the first, an error in their middle', async () => {
+    const ask = () => through.chat.completions.stream(
+      { model: 'asked', messages: MESSAGES, tools: [TOOL, OTHER_TOOL], tool_choice: 'required' },
+      { headers: { 'x-fairlead-policy': 'resume' } },
+    ).finalChatCompletion();
+    vllm.script({ fault: 'cut', afterEvents: 1 });
+    const { choices: [{ message }] } = await ask();
+    assert.deepEqual(message.tool_calls.map(({ function: { name, arguments: text } }) => [name, JSON.parse(text)]), [
+      ['get_weather', { city: 'Zürich', days: 3 }], ['get_tide', {}],
+    ]);
+    vllm.script({ fault: 'cut', afterEvents: 5 });
+    await assert.rejects(ask(), (error) => error instanceof APIError && error.code === 'stream_interrupted');
+  });
+});
 
 describe('a chat comes through as the endpoint gave it', () => {
   const cases = {
