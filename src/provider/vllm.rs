@@ -16,26 +16,31 @@ pub(super) const POLICY: &str = "x-fairlead-policy";
 /// The id goes out as `<id>-<attempt>`, because before 0.14 vLLM's engine could break when an id
 /// came twice at a time (vllm#10583), and because it tells attempts apart in the server's log.
 pub fn request(ask: &Ask, target: &Target, request_id: &str, attempt: u32) -> Request {
-    let mut headers: Headers = ask.headers.iter().filter(|(name, _)| *name != POLICY).collect();
-    if headers.get("content-type").is_none() {
-        headers.set("content-type", "application/json");
-    }
-    headers.set("x-request-id", format!("{request_id}-{attempt}"));
-    if let Some(key) = &target.endpoint.api_key {
-        headers.set("authorization", format!("Bearer {}", key.reveal()));
-    }
+    let headers = headers(ask, target, &format!("{request_id}-{attempt}"));
     let url = url(&target.endpoint, ask.api.path());
     Request { method: Method::Post, url, headers, body: ask.body_for(target.model.as_deref()) }
 }
 
-/// Asks a server how many tokens this text is to the model that a call asks it for.
-pub fn count_request(ask: &Ask, target: &Target, text: &str, request_id: &str) -> Request {
-    let model = string(target.model.as_deref().unwrap_or(&ask.model));
-    let body = format!(r#"{{"model":{model},"prompt":{},"add_special_tokens":false}}"#, string(text));
-    let mut headers = Headers::from_iter([("content-type", "application/json"), ("x-request-id", request_id)]);
+/// The caller's fields, with the attempt's id and the endpoint's own key.
+fn headers(ask: &Ask, target: &Target, attempt_id: &str) -> Headers {
+    let mut headers: Headers = ask.headers.iter().filter(|(name, _)| *name != POLICY).collect();
+    if headers.get("content-type").is_none() {
+        headers.set("content-type", "application/json");
+    }
+    headers.set("x-request-id", attempt_id);
     if let Some(key) = &target.endpoint.api_key {
         headers.set("authorization", format!("Bearer {}", key.reveal()));
     }
+    headers
+}
+
+/// Asks a server how many tokens this text is to the model that a call asks it for.
+///
+/// With the fields of the call: a server may let nobody in without one of them.
+pub fn count_request(ask: &Ask, target: &Target, text: &str, attempt_id: &str) -> Request {
+    let model = string(target.model.as_deref().unwrap_or(&ask.model));
+    let body = format!(r#"{{"model":{model},"prompt":{},"add_special_tokens":false}}"#, string(text));
+    let headers = headers(ask, target, attempt_id);
     let url = url(&target.endpoint, Api::Tokenize.path());
     Request { method: Method::Post, url, headers, body: body.into_bytes().into() }
 }
@@ -80,6 +85,22 @@ mod tests {
         assert_eq!(request.headers.get("authorization"), Some("Bearer sk-endpoint"));
         assert_eq!(request.headers.get("x-request-id"), Some("req-1-2"));
         assert_eq!(*request.body, *br#"{"model":"served"}"#);
+    }
+
+    #[test]
+    fn tokens_are_counted_with_the_fields_of_the_call() {
+        let headers =
+            Headers::from_iter([("x-own", "1"), ("x-fairlead-policy", "p"), ("authorization", "Bearer client")]);
+        let mut ask = Ask::read(Api::Chat, &headers, br#"{"model":"qwen"}"#[..].into()).unwrap();
+        ask.headers = headers;
+        let request = count_request(&ask, &target("https://gpu.example.com", "/v1"), "a\"b", "req-1-2");
+        let fields: Vec<_> = ["x-own", "x-fairlead-policy", "authorization", "x-request-id", "content-type"]
+            .map(|name| request.headers.get(name).map(str::to_owned))
+            .into();
+        let expected = [Some("1"), None, Some("Bearer sk-endpoint"), Some("req-1-2"), Some("application/json")];
+        assert_eq!(fields, expected.map(|field| field.map(str::to_owned)));
+        assert_eq!(request.url, "https://gpu.example.com/tokenize");
+        assert_eq!(*request.body, *br#"{"model":"served","prompt":"a\"b","add_special_tokens":false}"#);
     }
 
     #[test]
