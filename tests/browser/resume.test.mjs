@@ -212,18 +212,22 @@ describe('the count of tokens, which a page may not get', () => {
       assert.deepEqual(of(heard, 'stream_resumed').map(({ endpoint: at, way }) => [at, way]), [['two', 'continue']]);
       assert.ok(proxy.kept.length > 0);
       const continued = two.requests.find(({ method }) => method === 'POST');
-      assert.equal(continued.json.max_tokens, 30 - 5);
+      // One for each event that the page has seen, which is a word here.
+      const words = DEFAULT_TEXT.slice(0, of(heard, 'resume_started')[0].bytes).split(' ').length;
+      assert.equal(continued.json.max_tokens, withUsage.max_tokens - words);
     });
   }
 
-  it('is asked for once, with a preflight, and no key but the endpoint’s', async () => {
+  it('is asked for once, with a preflight, the caller’s fields, and no key but the endpoint’s', async () => {
     one.script({ fault: 'cut', afterEvents: 6, ...PACE });
-    const options = { ...directly({ one, two }, { resume: 'continue' }), dangerouslyAllowBrowser: true };
+    const own = { dangerouslyAllowBrowser: true, defaultHeaders: { 'x-own': 'field' } };
+    const options = { ...directly({ one, two }, { resume: 'continue' }), ...own };
     options.endpoints[1].apiKey = 'key-of-two';
     await ask(options, withUsage);
     const seen = two.requests.map(({ method, path }) => `${method} ${path}`);
     assert.deepEqual(seen, ['OPTIONS /tokenize', 'POST /tokenize', 'OPTIONS /v1/chat/completions', 'POST /v1/chat/completions']);
-    assert.deepEqual(two.requests.filter(({ method }) => method === 'POST').map(({ headers }) => headers.authorization), ['Bearer key-of-two', 'Bearer key-of-two']);
+    const posted = two.requests.filter(({ method }) => method === 'POST').map(({ headers }) => headers);
+    for (const headers of posted) assert.deepEqual([headers.authorization, headers['x-own']], ['Bearer key-of-two', 'field']);
   });
 });
 
