@@ -15,6 +15,7 @@ export async function calls(signal: AbortSignal, isStreamed: boolean): Promise<v
   const text: string | null = answer.choices[0]!.message.content;
   const stream: Stream<ChatCompletionChunk> = await ai.chat.completions.create({ model: 'qwen', messages, stream: true });
   for await (const chunk of stream) chunk.choices[0]?.delta.reasoning?.trim();
+  const isCut: boolean = answer.fairlead?.truncated === 'deadline';
   const either: ChatCompletion | Stream<ChatCompletionChunk> = await ai.chat.completions.create({ model: 'qwen', messages, stream: isStreamed });
   const { data, response } = await ai.embeddings.create({ model: 'e', input: ['a'] }).withResponse();
   const attempts: number | undefined = response.attempts;
@@ -24,11 +25,13 @@ export async function calls(signal: AbortSignal, isStreamed: boolean): Promise<v
   const again: Stream<ChatCompletionChunk> = Stream.fromReadableStream(stream.toReadableStream());
   using _ = ai;
   await using left = stream.tee()[0];
-  void [text, either, data, attempts, promise, status, again, left, fetch satisfies typeof ai.fetch];
+  void [text, isCut, either, data, attempts, promise, status, again, left, fetch satisfies typeof ai.fetch];
 }
 
 export function onEvent(event: FairleadEvent): void {
   if (event.type === 'attempt_failed') event.waitMs.toFixed();
+  if (event.type === 'resume_started' && event.way === 'verify') event.why?.trim();
+  if (event.type === 'stream_resumed') event.gapMs.toFixed();
   // @ts-expect-error: no such event
   if (event.type === 'attempt_filed') return;
 }
