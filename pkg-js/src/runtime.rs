@@ -14,9 +14,7 @@ use fairlead_host::{
     exchange::{Fetch, JsChunk},
 };
 use gloo_timers::future::TimeoutFuture;
-use js_sys::{Function, Reflect};
-use serde::Serialize;
-use serde_wasm_bindgen::Serializer;
+use js_sys::{Function, JSON, Reflect};
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
@@ -167,7 +165,8 @@ impl Runtime for PageRuntime {
 
     fn tell(&self, event: &Event) {
         let Some(hear) = &self.hear else { return };
-        if let Ok(event) = event.serialize(&Serializer::json_compatible()) {
+        let json = serde_json::to_string(event).unwrap_or_default();
+        if let Ok(event) = JSON::parse(&json) {
             // It only takes note, in `ts/events.ts`.
             let _ = hear.call1(&JsValue::UNDEFINED, &event);
         }
