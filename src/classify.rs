@@ -1,7 +1,6 @@
 //! What a failed attempt means: whether the same endpoint may be asked again, another one, or none.
 
 use crate::{
-    date,
     deadline::Timer,
     error::{Code, Error},
     find::find,
@@ -368,9 +367,16 @@ pub fn retry_after(headers: &Headers, now: Instant) -> Option<u64> {
     if let Some(ms) = positive_ms(value, 1000) {
         return Some(ms);
     }
-    let when = date::parse(value)?;
-    let sender = headers.get("date").and_then(date::parse).unwrap_or(now);
+    let when = date(value)?;
+    let sender = headers.get("date").and_then(date).unwrap_or(now);
     (when > sender).then(|| sender.until(when))
+}
+
+fn date(value: &str) -> Option<Instant> {
+    // A leap second is none to the Unix epoch: it is the last second of its day once more.
+    let value = value.replacen("23:59:60", "23:59:59", 1);
+    let since = httpdate::parse_http_date(&value).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok().map(Instant::from_millis)
 }
 
 #[cfg(test)]

@@ -81,7 +81,6 @@ pub mod call;
 pub mod caller;
 pub mod classify;
 pub mod config;
-mod date;
 pub mod deadline;
 pub mod drive;
 pub mod error;

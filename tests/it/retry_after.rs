@@ -62,7 +62,7 @@ fn seconds_and_dates_are_read_as_the_rfc_says_and_nonsense_is_nothing_said() {
         // Two digits of a year are the past where they would be more than 50 years ahead.
         ("25 years ahead", "Tuesday, 21-Nov-51 22:24:48 GMT", Some(9131 * DAY)),
         ("32 years ago, not 68 ahead", "Sunday, 06-Nov-94 08:49:37 GMT", None),
-        // That line is drawn at 1970; who asks for 44 years is not waited for anyway.
+        // The crate draws that line at 1970; who asks for 44 years is not waited for anyway.
         ("44 years ahead", "Friday, 21-Nov-70 22:24:48 GMT", None),
         ("the end of the last century", "Friday, 31-Dec-99 23:59:59 GMT", None),
         // Case counts, and every part has its width.
