@@ -50,7 +50,7 @@ pub enum Event {
         way: &'static str,
         /// Why it is not the way that the policy names: `endpoint` (it does not continue), `refused`, `differs`, `model`
         /// (it is asked for another one), `job`, `reasoning`, `stop`, `structured_output`, `prompt`, `sampling`,
-        /// `white_space`, or one of those that bar both ways.
+        /// `max_tokens`, `white_space`, `context` (it is refused with the beginning), or one of those that bar both ways.
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<&'static str>,
         /// Bytes of text that the client has.

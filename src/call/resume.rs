@@ -37,6 +37,8 @@ pub(super) struct Interruption {
     unproved: bool,
     /// Why it is not continued, as has turned out.
     doubt: Option<&'static str>,
+    /// Somebody has refused to continue it.
+    refused: bool,
 }
 
 /// How an attempt goes on behind a stream that broke.
@@ -134,6 +136,7 @@ impl Call {
             at: now,
             unproved,
             doubt: None,
+            refused: false,
         }));
         if !matches!(failure.verdict(now), Verdict::Retry { .. } | Verdict::NextTarget) {
             return Err("not_retryable");
@@ -166,6 +169,7 @@ impl Call {
                 again
             }
             (Way::Continue, failure) if failure.refuses_form() => {
+                interruption.refused = true;
                 let endpoint = self.endpoint_index(target);
                 self.fleet.borrow_mut().on_continuation_refused(endpoint, now);
                 again
@@ -208,9 +212,14 @@ impl Call {
             None if *unproved => Err("job"),
             None if !chosen.endpoint.can_continue => Err("endpoint"),
             None if own(&chosen.model) != own(&broken.model) => Err("model"),
-            None if refuses() => Err("refused"),
+            // The last attempt is not spent on what may be refused again.
+            None if refuses() || interruption.refused && self.is_last_attempt() => Err("refused"),
             None => Ok(()),
         }
+    }
+
+    fn is_last_attempt(&self) -> bool {
+        self.started.saturating_add(1) >= self.order.policy.max_attempts
     }
 
     /// What the client has, wherever it is kept.

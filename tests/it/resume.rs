@@ -334,6 +334,18 @@ fn whoever_refuses_to_continue_is_not_asked_so_again() {
 }
 
 #[test]
+fn the_last_attempt_is_not_spent_on_what_may_be_refused_again() {
+    let refusing = || Engine { refuses: true, ..Engine::of(&TEXT) };
+    let record = World::new()
+        .engine("a", Engine { breaks: [(4, Break::End)].into(), ..refusing() })
+        .engine("b", refusing())
+        .policy(resume("continue"))
+        .run(chat());
+    assert_eq!(ways(&record), ["continue at b", "verify at a, refused"]);
+    assert_eq!(strict(&record).0, TEXT.concat());
+}
+
+#[test]
 fn one_break_behind_another_goes_on_until_the_attempts_are_spent() {
     const TOKENS: [&str; 7] = ["One", " two", " three", " four", " five", " six", "."];
     for attempts in 2..8 {
