@@ -6,12 +6,10 @@ use crate::{
     ask::Ask,
     classify::{Failure, Told},
     error::{Code, Error},
-    json::{Text, read_object, text},
+    json::{member, members, text, text_of},
     message::{Headers, Request},
     settings::Target,
 };
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 /// The request for one attempt, with the milliseconds that are left of its call: the gateway need not work any longer.
 pub fn request(ask: &Ask, target: &Target, request_id: &str, attempt: u32, left_ms: u64) -> Request {
@@ -59,25 +57,11 @@ pub fn returned(headers: &Headers) -> Headers {
 
 /// Reads `{"error":{"code":…}}`, whatever stands beside it, where the code is one of ours.
 fn error(json: &[u8]) -> Option<Error> {
-    #[derive(Deserialize)]
-    struct Envelope<'a> {
-        #[serde(borrow)]
-        error: &'a RawValue,
-    }
-    #[derive(Deserialize)]
-    struct Fields<'a> {
-        #[serde(borrow)]
-        code: Text<'a>,
-        #[serde(borrow)]
-        message: Text<'a>,
-        #[serde(borrow, default)]
-        param: Option<Text<'a>>,
-    }
-    let Envelope { error } = read_object(text(json)).ok()?;
-    let Fields { code, message, param } = read_object(error.get()).ok()?;
-    let error = Error::new(Code::read(&code.0)?, message.0);
-    Some(match param {
-        Some(Text(param)) => error.with_param(param),
+    let fields = members(member(&members(text(json))?, "error")?.get())?;
+    let text = |name| text_of(member(&fields, name)?);
+    let error = Error::new(Code::read(&text("code")?)?, text("message")?);
+    Some(match text("param") {
+        Some(param) => error.with_param(param),
         None => error,
     })
 }
