@@ -6,7 +6,7 @@
 
 use crate::{
     json::{items, member, members, one_line, string, text_of},
-    stream::{Said, Transcript, Usage, is_content},
+    stream::{Said, Transcript, Usage, is_content, told_usage},
 };
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt::Write};
@@ -246,7 +246,7 @@ impl Splice {
     fn usage(&self, usage: &RawValue, told: &mut Option<Usage>) -> String {
         let (completion, prompt) = match self.before {
             Before::Nothing => {
-                *told = serde_json::from_str(usage.get()).ok();
+                *told = told_usage(usage);
                 return usage.get().to_owned();
             }
             Before::Unknown => return "null".to_owned(),

@@ -13,7 +13,7 @@ pub use transcript::Transcript;
 
 use crate::{
     api::Dialect,
-    json::{Text, read_object, text},
+    json::{Text, items, member, members, read_object, text, text_of},
     sse::Fields,
 };
 use pattern::Pattern;
@@ -208,8 +208,8 @@ impl Proof {
         if let Some(error) = event.error.filter(|_| kind == "error" || kind.is_empty()) {
             return Seen::Error(InBand::from_json(error.get()));
         }
-        let inner = event.response.or(event.message).and_then(|object| read_object::<Inner>(object.get()).ok());
-        let told = event.usage.or(inner.and_then(|inner| inner.usage));
+        let inner = event.response.or(event.message).and_then(|object| member(&members(object.get())?, "usage"));
+        let told = event.usage.or_else(|| told_usage(inner?));
         if let Some(told) = told {
             // Messages tell the prompt's count first and the answer's later.
             self.usage.prompt_tokens = told.prompt_tokens.or(self.usage.prompt_tokens);
@@ -222,7 +222,7 @@ impl Proof {
                 Seen::Nothing
             }
             "content_block_delta" => {
-                if let Some(text) = event.delta.and_then(BlockDelta::text).filter(|_| told.is_none()) {
+                if let Some(text) = event.delta.and_then(block_text).filter(|_| told.is_none()) {
                     self.learn(0, data, text, OTHER);
                 }
                 Seen::Content(OTHER)
@@ -236,24 +236,16 @@ impl Proof {
 impl InBand {
     /// Reads an error object; `code` is a number in vLLM and a string in its second frontend.
     pub fn from_json(json: &str) -> Self {
-        let fields: ErrorFields = read_object(json).unwrap_or_default();
-        let code = fields.code.map(|code| code.get().trim_matches('"').to_owned()).unwrap_or_default();
+        let fields = members(json).unwrap_or_default();
+        let kind = member(&fields, "type").and_then(text_of).unwrap_or_default();
+        let code = member(&fields, "code").map_or("", |code| code.get().trim_matches('"'));
         let plain = |word: &&str| {
             (1..=64).contains(&word.len())
                 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-. ".contains(&byte))
         };
-        let kind = [fields.r#type.as_deref(), Some(code.as_str())].into_iter().flatten().find(plain);
+        let kind = [&*kind, code].into_iter().find(plain);
         Self { status: code.parse().ok().filter(|status| (400..600).contains(status)), kind: kind.map(str::to_owned) }
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ErrorFields<'a> {
-    #[serde(borrow)]
-    r#type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    code: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -287,36 +279,22 @@ struct NamedEvent<'a> {
     delta: Option<&'a RawValue>,
 }
 
-/// The `delta` of a `content_block_delta`.
-#[derive(Deserialize)]
-struct BlockDelta<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
-    partial_json: Option<&'a RawValue>,
-}
-
-impl<'a> BlockDelta<'a> {
-    fn text(delta: &'a RawValue) -> Option<&'a RawValue> {
-        let Self { text, thinking, partial_json } = read_object(delta.get()).ok()?;
-        text.or(thinking).or(partial_json)
-    }
-}
-
-/// The part of a `response` or `message` object that is looked at.
-#[derive(Deserialize)]
-struct Inner {
-    #[serde(default, deserialize_with = "usage")]
-    usage: Option<Usage>,
+/// The text in the `delta` of a `content_block_delta`.
+fn block_text(delta: &RawValue) -> Option<&RawValue> {
+    let delta = members(delta.get())?;
+    ["text", "thinking", "partial_json"].into_iter().find_map(|name| member(&delta, name))
 }
 
 /// Token counts are only told to the log: what has another shape there is passed over, or an answer
 /// would be lost for it.
 fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
     let told = <Option<&RawValue>>::deserialize(deserializer)?;
-    Ok(told.and_then(|told| read_object(told.get()).ok()))
+    Ok(told.and_then(told_usage))
+}
+
+/// Token counts that an endpoint told.
+pub(crate) fn told_usage(told: &RawValue) -> Option<Usage> {
+    read_object(told.get()).ok()
 }
 
 /// All that matters of `choices`, gathered without keeping any of it.
@@ -432,23 +410,10 @@ impl<'a> Delta<'a> {
             .flatten()
             .find(|value| is_content(value))
             .or_else(|| {
-                let calls: [ToolCall<'a>; 1] = serde_json::from_str(self.tool_calls?.get()).ok()?;
-                let [call] = calls;
-                call.function?.arguments
+                let [call] = *items(self.tool_calls?)? else { return None };
+                member(&members(member(&members(call.get())?, "function")?.get())?, "arguments")
             })
     }
-}
-
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow)]
-    function: Option<ToolFunction<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ToolFunction<'a> {
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
 }
 
 /// An `object` that is an error itself, as vLLM said it before 0.10.1.
