@@ -1,34 +1,30 @@
 //! What isolates tell each other about a breaker.
 
-use crate::json::read_object;
-use serde::{Deserialize, Serialize};
+use crate::json::{member, members, text_of};
+use serde::Serialize;
 
 /// The text under `breaker:v1:{endpoint}:{entry}`, and under `breaker:v1:{endpoint}` for what concerns all of an
 /// endpoint. Times are milliseconds since the Unix epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// Grows with every record that is written.
     pub epoch: u64,
     /// What the endpoint's calls are to go by.
     pub state: Standing,
     /// The end of an opening.
-    #[serde(default)]
     pub open_until_ms: u64,
     /// Why, in a word.
-    #[serde(default)]
     pub reason: String,
     /// When that was known.
     pub at_ms: u64,
     /// The day of the last write, in days since the Unix epoch.
-    #[serde(default)]
     pub day: u64,
     /// Writes under this key on that day, this one included, as far as its writer knew.
-    #[serde(default)]
     pub writes: u32,
 }
 
 /// What the calls of an endpoint are to go by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// Asked.
@@ -48,7 +44,24 @@ impl Record {
         if text.len() > MAX_TEXT {
             return None;
         }
-        read_object(text).ok()
+        let fields = members(text)?;
+        let get = |name| member(&fields, name);
+        let number = |name| get(name).map_or(Some(0), |number| number.get().parse().ok());
+        let state = match &*text_of(get("state")?)? {
+            "closed" => Standing::Closed,
+            "open" => Standing::Open,
+            "isolated" => Standing::Isolated,
+            _ => return None,
+        };
+        Some(Self {
+            epoch: get("epoch").and(number("epoch"))?,
+            state,
+            open_until_ms: number("open_until_ms")?,
+            reason: get("reason").map_or(Some("".into()), text_of)?.into_owned(),
+            at_ms: get("at_ms").and(number("at_ms"))?,
+            day: number("day")?,
+            writes: u32::try_from(number("writes")?).ok()?,
+        })
     }
 
     /// The text to put under a key.
