@@ -8,13 +8,12 @@ use crate::{
     error::{Code, Error},
     find::find,
     jobs::{IfJobs, if_jobs},
-    json::{edited, member, members, place_of, read_object, text},
+    json::{edited, member, members, pick, place_of, text, text_of},
     message::Headers,
     native::Errand,
 };
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
-use std::{borrow::Cow, ops::Range, rc::Rc};
+use std::{ops::Range, rc::Rc};
 
 /// One understood request.
 #[derive(Clone, Debug)]
@@ -150,67 +149,49 @@ struct Peeked {
     held_back: bool,
 }
 
-/// The fields that steer a call; all others are skipped, and checked only to be JSON.
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stream: Option<&'a RawValue>,
-    #[serde(borrow)]
-    n: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt_embeds: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tools: Option<&'a RawValue>,
-    #[serde(borrow)]
-    response_format: Option<ResponseFormat<'a>>,
-    structured_outputs: Option<IgnoredAny>,
-    guided_json: Option<IgnoredAny>,
-    guided_regex: Option<IgnoredAny>,
-    guided_choice: Option<IgnoredAny>,
-    guided_grammar: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct ResponseFormat<'a> {
-    #[serde(borrow)]
-    r#type: Option<Cow<'a, str>>,
-}
+/// The fields that steer a call; all others are skipped, and checked only to be JSON. With one of the last
+/// five, the answer is held back.
+const FIELDS: [&str; 12] = [
+    "model",
+    "stream",
+    "n",
+    "prompt",
+    "prompt_embeds",
+    "tools",
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+];
 
 fn peek_json(api: Api, body: &[u8]) -> Result<Peeked, Error> {
-    let fields: Fields = read_object(text(body)).map_err(|error| not_json(&error))?;
-    let Some(model) = fields.model else {
+    let fields = pick(text(body), &FIELDS).map_err(|error| not_json(&error))?;
+    let [model, stream, n, prompt, prompt_embeds, tools, format, guided @ ..] = fields;
+    let Some(model) = model else {
         return Err(invalid("model", "`model` is missing. GET /v1/models lists the names that you may use."));
     };
     let model_at = place_of(model.get(), body);
     let model = serde_json::from_str(model.get()).map_err(|_| invalid("model", "`model` must be a string."))?;
-    let stream = match fields.stream.map(RawValue::get).filter(|_| api.streams()) {
+    let stream = match stream.map(RawValue::get).filter(|_| api.streams()) {
         None | Some("false") => false,
         Some("true") => true,
         // vLLM itself would take "true" or 1 for true, and stream to a caller that does not expect it.
         Some(_) => return Err(invalid("stream", "`stream` must be true or false.")),
     };
     let has_choices = matches!(api, Api::Chat | Api::Completions);
-    let n: usize = match fields.n.filter(|_| has_choices).map(|n| n.get().parse()) {
+    let n: usize = match n.filter(|_| has_choices).map(|n| n.get().parse()) {
         None => 1,
         Some(Ok(n)) if (1..=16_384).contains(&n) => n,
         Some(_) => return Err(invalid("n", "`n` must be a whole number from 1 to 16384.")),
     };
-    let json_format = fields.response_format.and_then(|format| format.r#type).is_some_and(|kind| kind != "text");
-    let guided = [
-        fields.structured_outputs,
-        fields.guided_json,
-        fields.guided_regex,
-        fields.guided_choice,
-        fields.guided_grammar,
-    ];
-    let tools = fields.tools.is_some_and(|tools| tools.get() != "[]");
+    let kind = format.and_then(|format| member(&members(format.get())?, "type")).and_then(text_of);
+    let json_format = kind.is_some_and(|kind| kind != "text");
+    let tools = tools.is_some_and(|tools| tools.get() != "[]");
     // A completion is made for each prompt; elsewhere the field means nothing.
     let prompts = match api {
-        Api::Completions => [fields.prompt, fields.prompt_embeds].into_iter().flatten().map(count_prompts).sum(),
+        Api::Completions => [prompt, prompt_embeds].into_iter().flatten().map(count_prompts).sum(),
         _ => 1,
     };
     Ok(Peeked {

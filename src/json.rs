@@ -2,7 +2,7 @@
 
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{Error, MapAccess, Visitor},
     forward_to_deserialize_any,
 };
 use serde_json::{de::StrRead, value::RawValue};
@@ -35,6 +35,43 @@ impl<'de> Deserializer<'de> for Object<'_, 'de> {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
         newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+/// What an object has under these names, nothing where that is null. Another than an object, and one that has one of
+/// them twice, is an error. Unlike [`members`] it keeps nothing else, and allocates nothing.
+pub(crate) fn pick<'a, const N: usize>(
+    json: &'a str,
+    names: &[&str; N],
+) -> Result<[Option<&'a RawValue>; N], serde_json::Error> {
+    let mut picked = [None; N];
+    let mut reader = serde_json::Deserializer::from_str(json);
+    reader.deserialize_map(Pick { names, picked: &mut picked })?;
+    reader.end()?;
+    Ok(picked.map(|value| value.filter(|value| value.get() != "null")))
+}
+
+struct Pick<'p, 'a> {
+    names: &'p [&'p str],
+    picked: &'p mut [Option<&'a RawValue>],
+}
+
+impl<'de> Visitor<'de> for Pick<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Text(key)) = map.next_key()? {
+            let value = map.next_value()?;
+            let place = self.names.iter().position(|name| *name == key).and_then(|place| self.picked.get_mut(place));
+            if place.is_some_and(|place| place.replace(value).is_some()) {
+                return Err(A::Error::duplicate_field(""));
+            }
+        }
+        Ok(())
     }
 }
 

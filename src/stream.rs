@@ -13,7 +13,7 @@ pub use transcript::Transcript;
 
 use crate::{
     api::Dialect,
-    json::{Text, items, member, members, read_object, text, text_of},
+    json::{Text, items, member, members, pick, read_object, text, text_of},
     sse::Fields,
 };
 use pattern::Pattern;
@@ -61,32 +61,12 @@ pub struct InBand {
 }
 
 /// Token counts that an endpoint told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "UsageFields")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Of the prompt.
     pub prompt_tokens: Option<u64>,
     /// Of the answer.
     pub completion_tokens: Option<u64>,
-}
-
-/// The names that the APIs have for them; some servers send both.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct UsageFields {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-}
-
-impl From<UsageFields> for Usage {
-    fn from(fields: UsageFields) -> Self {
-        Self {
-            prompt_tokens: fields.prompt_tokens.or(fields.input_tokens),
-            completion_tokens: fields.completion_tokens.or(fields.output_tokens),
-        }
-    }
 }
 
 /// The proof of one stream, growing event by event.
@@ -203,13 +183,13 @@ impl Proof {
     }
 
     fn observe_named<'e>(&mut self, data: &'e str) -> Seen<'e> {
-        let Ok(event) = read_object::<NamedEvent>(data) else { return Seen::Malformed };
-        let kind = event.r#type.map_or(Cow::Borrowed(""), |Text(kind)| kind);
-        if let Some(error) = event.error.filter(|_| kind == "error" || kind.is_empty()) {
+        let Ok([kind, error, usage, response, message, delta]) = pick(data, &NAMED) else { return Seen::Malformed };
+        let Some(kind) = kind.map_or(Some(Cow::Borrowed("")), text_of) else { return Seen::Malformed };
+        if let Some(error) = error.filter(|_| kind == "error" || kind.is_empty()) {
             return Seen::Error(InBand::from_json(error.get()));
         }
-        let inner = event.response.or(event.message).and_then(|object| member(&members(object.get())?, "usage"));
-        let told = event.usage.or_else(|| told_usage(inner?));
+        let inner = response.or(message).and_then(|object| member(&members(object.get())?, "usage"));
+        let told = usage.and_then(told_usage).or_else(|| told_usage(inner?));
         if let Some(told) = told {
             // Messages tell the prompt's count first and the answer's later.
             self.usage.prompt_tokens = told.prompt_tokens.or(self.usage.prompt_tokens);
@@ -222,7 +202,7 @@ impl Proof {
                 Seen::Nothing
             }
             "content_block_delta" => {
-                if let Some(text) = event.delta.and_then(block_text).filter(|_| told.is_none()) {
+                if let Some(text) = delta.and_then(block_text).filter(|_| told.is_none()) {
                     self.learn(0, data, text, OTHER);
                 }
                 Seen::Content(OTHER)
@@ -260,24 +240,9 @@ struct ChoicesChunk<'a> {
     usage: Option<Usage>,
 }
 
-#[derive(Deserialize)]
-struct NamedEvent<'a> {
-    #[serde(borrow, default)]
-    r#type: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(default, deserialize_with = "usage")]
-    usage: Option<Usage>,
-    /// An object with `usage` in it.
-    #[serde(borrow, default)]
-    response: Option<&'a RawValue>,
-    /// The same in `message_start`, a text in an error.
-    #[serde(borrow, default)]
-    message: Option<&'a RawValue>,
-    /// In the messages API an object, in responses a text.
-    #[serde(borrow, default)]
-    delta: Option<&'a RawValue>,
-}
+/// What is looked at in an event of these dialects. `response` is an object with `usage` in it, `message` the same in
+/// `message_start` and a text in an error, `delta` an object in the messages API and a text in responses.
+const NAMED: [&str; 6] = ["type", "error", "usage", "response", "message", "delta"];
 
 /// The text in the `delta` of a `content_block_delta`.
 fn block_text(delta: &RawValue) -> Option<&RawValue> {
@@ -294,7 +259,11 @@ fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D:
 
 /// Token counts that an endpoint told.
 pub(crate) fn told_usage(told: &RawValue) -> Option<Usage> {
-    read_object(told.get()).ok()
+    // The names that the APIs have for them; some servers send both.
+    let names = ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"];
+    let counts = pick(told.get(), &names).ok()?;
+    let [prompt, completion, input, output] = counts.map(|count| count.and_then(|count| count.get().parse().ok()));
+    Some(Usage { prompt_tokens: prompt.or(input), completion_tokens: completion.or(output) })
 }
 
 /// All that matters of `choices`, gathered without keeping any of it.
