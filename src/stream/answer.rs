@@ -1,12 +1,11 @@
 //! Answers that did not stream.
 
-use super::{Choices, InBand, Usage, is_error, usage};
+use super::{CHUNK, Choices, InBand, Usage, is_error, told_usage};
 use crate::{
     api::Dialect,
-    json::{read_object, text},
+    json::{pick, text},
 };
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 /// Why an answer that did not stream is none.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,19 +18,6 @@ pub enum Flaw {
     Error(InBand),
 }
 
-/// What is looked at in any answer.
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    object: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    choices: Option<Choices<'a>>,
-    #[serde(default, deserialize_with = "usage")]
-    usage: Option<Usage>,
-}
-
 /// Whether an answer that did not stream is whole, by its own words, and what it cost.
 pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Flaw> {
     let body = text(body);
@@ -39,19 +25,19 @@ pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Flaw> {
     if !wants_choices && body.trim_ascii_start().starts_with('[') {
         return serde_json::from_str::<IgnoredAny>(body).map(|_| Usage::default()).map_err(|_| Flaw::Cut);
     }
-    let answer: Answer = read_object(body).map_err(|_| Flaw::Cut)?;
-    if answer.object.is_some_and(is_error) {
+    let [object, error, choices, usage] = pick(body, &CHUNK).map_err(|_| Flaw::Cut)?;
+    if object.is_some_and(is_error) {
         return Err(Flaw::Error(InBand::from_json(body)));
     }
     // A response that failed is an answer of that API, and tells its error itself.
-    if let Some(error) = answer.error.filter(|_| answer.object.is_none_or(|object| object.get() != "\"response\"")) {
+    if let Some(error) = error.filter(|_| object.is_none_or(|object| object.get() != "\"response\"")) {
         return Err(Flaw::Error(InBand::from_json(error.get())));
     }
-    match answer.choices {
+    match choices.map(Choices::read).transpose().map_err(|_| Flaw::Cut)? {
         Some(choices) if choices.aborted => Err(Flaw::Error(InBand { status: None, kind: Some("abort".to_owned()) })),
         Some(choices) if wants_choices && choices.finished.is_empty() => Err(Flaw::Empty),
         None if wants_choices => Err(Flaw::Empty),
-        _ => Ok(answer.usage.unwrap_or_default()),
+        _ => Ok(usage.and_then(told_usage).unwrap_or_default()),
     }
 }
 
