@@ -3,8 +3,8 @@
 import { conversation, textPieces } from './continuation.mjs';
 import { invalid, json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, complete, counted, data, idsOf, interleaved,
-  limitOf, openaiStream, promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, complete, counted, idsOf, interleaved, limitOf,
+  openaiStream, promptPieces, sum, teller, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { DEFAULT_REASONING, hex, pieces, weight } from './tokens.mjs';
 
@@ -43,7 +43,7 @@ function stepsOf(body, { id, partial }, spec, index) {
   const format = body.response_format;
   // A grammar knows nothing of what was said before, so the JSON begins anew.
   const all = jsonFormat(format) ? pieces(spec.text ?? formatted(format)) : textPieces(spec, index, partial);
-  const { kept, stopReason } = untilStop(all, body.stop);
+  const { kept, stopReason } = untilStop(all, body);
   return {
     steps: [
       ...reasoning.map((piece) => ({ piece, delta: { [name]: piece } })),
@@ -103,13 +103,14 @@ function sample(schema = {}) {
 function streamed(body, context, asked, choices, spec) {
   const base = { id: asked.id, object: 'chat.completion.chunk', created: context.created, model: context.model };
   const usage = usageWanted(body);
+  const tell = teller(spec);
   const running = (count) =>
     usage.running && { usage: usageOf(asked.tokens, count, { completion_tokens_details: null }) };
 
   const role = (_, index) => ({
     kind: 'role',
     waits: index === 0 ? 'firstTokenMs' : undefined,
-    text: data({
+    text: tell({
       ...base,
       choices: [{ index, delta: { role: asked.role, content: '' }, logprobs: null, finish_reason: null }],
       ...running(0),
@@ -118,11 +119,11 @@ function streamed(body, context, asked, choices, spec) {
     }),
   });
 
-  const token = ({ index, step, count, finish }) => data({
+  const token = ({ index, step, delta, count, finish }) => tell({
     ...base,
     choices: [{
       index,
-      delta: step?.delta ?? {},
+      delta,
       logprobs: step ? logprobs(body, step.pieces) : null,
       finish_reason: finish,
       ...(finish && { stop_reason: reasonOf(choices[index], finish) }),
@@ -134,9 +135,9 @@ function streamed(body, context, asked, choices, spec) {
 
   return openaiStream([
     ...choices.map(role),
-    ...interleaved(choices, spec, token),
+    ...interleaved(choices, body, spec, token),
     ...(usage.include ? [usageEvent(base, asked.tokens, choices)] : []),
-  ], data({ ...base, choices: [{ index: 0, delta: {}, logprobs: null, finish_reason: null, token_ids: null }] }));
+  ], tell({ ...base, choices: [{ index: 0, delta: {}, logprobs: null, finish_reason: null, token_ids: null }] }));
 }
 
 function whole(body, context, asked, choices, spec) {

@@ -3,8 +3,8 @@
 import { promptParts, textPieces } from './continuation.mjs';
 import { json } from './errors.mjs';
 import {
-  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, counted, data, idsOf, interleaved, limitOf,
-  openaiStream, promptPieces, sum, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
+  FINGERPRINT, bounded, checkStreamOptions, choiceIds, choicesWanted, counted, idsOf, interleaved, limitOf,
+  openaiStream, promptPieces, sum, teller, tokenIds, tokensOf, untilStop, usageEvent, usageOf, usageWanted,
 } from './generation.mjs';
 import { textOf, weight } from './tokens.mjs';
 
@@ -26,8 +26,8 @@ export function completions(body, context, spec) {
   };
   const choices = Array.from({ length: prompts.length * n }, (_, index) => {
     const [, partial] = parts[Math.floor(index / n)];
-    const { kept, stopReason } = untilStop(textPieces(spec, index, partial), body.stop);
-    const choice = bounded(kept.map((piece) => ({ piece })), limit, spec);
+    const { kept, stopReason } = untilStop(textPieces(spec, index, partial), body);
+    const choice = bounded(kept.map((piece) => ({ piece, delta: { text: piece } })), limit, spec);
     return { ...choice, stopReason: choice.finish === 'stop' ? stopReason : null };
   });
   return body.stream && !spec.plain
@@ -44,12 +44,13 @@ function promptsOf(prompt) {
 function streamed(body, context, asked, choices, spec) {
   const base = { id: asked.id, object: 'text_completion', created: context.created, model: context.model };
   const usage = usageWanted(body);
+  const tell = teller(spec);
 
-  const token = ({ index, step, count, finish }) => data({
+  const token = ({ index, step, delta, count, finish }) => tell({
     ...base,
     choices: [{
       index,
-      text: step?.pieces.join('') ?? '',
+      text: delta.text ?? '',
       logprobs: step ? logprobs(body, step.pieces, textBefore(choices[index], count - step.pieces.length)) : null,
       finish_reason: finish,
       stop_reason: finish && choices[index].stopReason,
@@ -60,12 +61,12 @@ function streamed(body, context, asked, choices, spec) {
     ...(finish && !usage.include && { system_fingerprint: FINGERPRINT }),
   });
 
-  const [first, ...rest] = interleaved(choices, spec, token);
+  const [first, ...rest] = interleaved(choices, body, spec, token);
   return openaiStream([
     { ...first, waits: 'firstTokenMs' },
     ...rest,
     ...(usage.include ? [usageEvent(base, asked.tokens, choices)] : []),
-  ], data({ ...base, choices: [NOTHING] }));
+  ], tell({ ...base, choices: [NOTHING] }));
 }
 
 function whole(body, context, asked, choices) {

@@ -224,6 +224,15 @@ describe('a chat that is continued', () => {
     server.fault = { continues: 'ignored' };
     assert.equal((await stream(continued('A'))).text, TEXTS.prose);
   });
+
+  it('has in its events what only vLLM puts there, but of a server that is none', async () => {
+    const marks = /"(prompt_token_ids|token_ids|stop_reason)":/;
+    for (const [body, path] of [[continued('A'), '/v1/chat/completions'], [extended(' A'), '/v1/completions']]) {
+      const told = async (sim) => eventsIn((await ask({ ...body, sim }, { path })).payload).slice(0, -2);
+      for (const event of await told({})) assert.match(event, marks);
+      for (const event of await told({ continues: 'ignored' })) assert.doesNotMatch(event, marks);
+    }
+  });
 });
 
 describe('a completion whose prompt is extended', () => {

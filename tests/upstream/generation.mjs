@@ -12,6 +12,15 @@ const MAX_N = 128;
 const DONE = 'data: [DONE]\n\n';
 
 export const data = (value) => `data: ${JSON.stringify(value)}\n\n`;
+
+const MARKS = new Set(['prompt_token_ids', 'token_ids', 'stop_reason']);
+const withoutMarks = (name, value) => (MARKS.has(name) ? undefined : value);
+
+/** How a server tells an event: one that is no vLLM without what only vLLM puts there. */
+export const teller = ({ continues }) => (continues === 'ignored'
+  ? (value) => `data: ${JSON.stringify(value, withoutMarks)}\n\n`
+  : data);
+
 export const named = (value) => `event: ${value.type}\ndata: ${JSON.stringify(value)}\n\n`;
 
 // Python's json.dumps writes this one, hence the blanks.
@@ -52,14 +61,14 @@ export function limitOf(name, value) {
   return value ?? null;
 }
 
-/** The pieces before the first of the texts that the request ends an answer at, and which of them that was. */
-export function untilStop(all, stop) {
+/** The pieces up to the first of the texts that the request ends an answer at, and which of them that was. */
+export function untilStop(all, { stop, include_stop_str_in_output: included }) {
   const text = all.join('');
   const places = [stop ?? []].flat().map((end) => [text.indexOf(end), end]).filter(([at]) => at >= 0);
   if (places.length === 0) return { kept: all, stopReason: null };
   const [at, stopReason] = places.sort(([a], [b]) => a - b)[0];
   const kept = [];
-  for (let left = at, i = 0; left > 0; left -= all[i].length, i += 1) kept.push(all[i].slice(0, left));
+  for (let left = at + (included ? stopReason.length : 0), i = 0; left > 0; left -= all[i].length, i += 1) kept.push(all[i].slice(0, left));
   return { kept, stopReason };
 }
 
@@ -95,6 +104,29 @@ function inEvents(steps, { tokensPerEvent = 1 }) {
   return events;
 }
 
+/** So many characters of a text are kept back until its end: a stop string may have begun in them. */
+const heldBack = ({ stop, include_stop_str_in_output: included }) =>
+  (included ? 0 : Math.max(1, ...[stop ?? []].flat().map((end) => [...end].length)) - 1);
+
+/**
+ * What each chunk says where the last characters of all that was said are held back, whatever name they go under. The
+ * last chunk says the rest. Tool calls are told as they come.
+ */
+function saidLate(chunks, count) {
+  if (count === 0 || chunks.some(({ step }) => step?.call !== undefined)) return chunks;
+  const held = [];
+  return chunks.map(({ step, ...chunk }) => {
+    for (const [name, text] of Object.entries(step?.delta ?? {})) {
+      held.push(...[...text].map((character) => [name, character]));
+    }
+    const delta = step ? Object.fromEntries(Object.keys(step.delta).map((name) => [name, ''])) : {};
+    for (const [name, character] of held.splice(0, chunk.finish ? held.length : Math.max(0, held.length - count))) {
+      delta[name] = (delta[name] ?? '') + character;
+    }
+    return { ...chunk, step, delta };
+  });
+}
+
 const joined = (one, more) => one && Object.fromEntries(Object.keys(one).map((key) => [key, one[key] + more[key]]));
 
 const fieldsOf = ({ delta = {} }) => Object.keys(delta);
@@ -108,22 +140,23 @@ export const complete = ({ finish }) => finish === 'stop' || finish === 'tool_ca
 export const tokensOf = (choice) => choice.steps.length + (complete(choice) ? 1 : 0);
 
 /**
- * The chunks of all choices in the order of a batch that decodes token by token. A text that reaches its limit ends
- * inside its last token's chunk; every other end has a chunk of its own.
+ * The chunks of all choices in the order of a batch that decodes token by token: the `step` of each, and the `delta`
+ * that is told with it. A text that reaches its limit ends inside its last token's chunk; every other end has a chunk
+ * of its own.
  */
-export function interleaved(choices, spec, textFor) {
+export function interleaved(choices, body, spec, textFor) {
   const lanes = choices.map((choice, index) => {
     let count = 0;
     const chunks = inEvents(choice.steps, spec).map((step) => {
       count += step.pieces.length;
-      return { index, step, count, finish: null };
+      return { index, step, delta: step.delta, count, finish: null };
     });
     if (choice.finish === 'length' && choice.steps.at(-1)?.call === undefined && chunks.length > 0) {
       chunks.at(-1).finish = choice.finish;
     } else {
-      chunks.push({ index, step: null, count: tokensOf(choice), finish: choice.finish });
+      chunks.push({ index, step: null, delta: {}, count: tokensOf(choice), finish: choice.finish });
     }
-    return chunks;
+    return saidLate(chunks, heldBack(body));
   });
   const events = [];
   for (let t = 0; lanes.some((lane) => t < lane.length); t += 1) {

@@ -282,6 +282,27 @@ describe('a chat', () => {
     assert.equal(textOf(await ask({ ...STREAM, stop })), message.content);
     const { choices } = jsonOf(await ask({ ...COMPLETION, stop: 'guides' }, { path: '/v1/completions' }));
     assert.deepEqual([choices[0].text, choices[0].stop_reason], ['A fairlead ', 'guides']);
+    const shown = { stop: 'guides', include_stop_str_in_output: true };
+    assert.equal(jsonOf(await ask({ ...CHAT, ...shown })).choices[0].message.content, 'A fairlead guides');
+  });
+
+  it('holds back as many characters as such a text may have begun in, until its end', async () => {
+    const deltas = async (body, path) => {
+      const { payload } = await ask({ ...STREAM, ...body }, { path });
+      const chunks = eventsIn(payload).slice(0, -1).map((event) => JSON.parse(event.slice('data: '.length)));
+      return chunks.map(({ choices: [{ text, delta }] }) => text ?? delta.content);
+    };
+    const sim = { text: 'Aé 🦀b guides.' };
+    const whole = ['', 'Aé', ' 🦀', 'b', ' guides', '.', undefined];
+    for (const stop of [undefined, [], ['x'], '🪢']) assert.deepEqual(await deltas({ sim, stop }), whole);
+    assert.deepEqual(await deltas({ sim, stop: ['<END>', 'x'], include_stop_str_in_output: true }), whole);
+    assert.deepEqual(await deltas({ sim, stop: ['x', '🪢 x'] }), ['', '', 'Aé', ' ', '🦀b guid', 'e', 's.']);
+    assert.deepEqual(await deltas({ sim, stop: '<END>' }), ['', '', '', 'A', 'é 🦀b gu', 'i', 'des.']);
+    // What ends at a limit, or at the text itself, has all of it.
+    assert.deepEqual(await deltas({ sim, stop: '<END>', max_tokens: 4 }), ['', '', '', 'A', 'é 🦀b guides']);
+    assert.deepEqual(await deltas({ sim, stop: 'guides' }), ['', '', '', '', 'A', 'é 🦀b ']);
+    const completion = await deltas({ ...COMPLETION, sim, stop: '<END>' }, '/v1/completions');
+    assert.deepEqual(completion, ['', '', 'A', 'é 🦀b gu', 'i', 'des.']);
   });
 
   it('answers in the JSON that it is asked for', async () => {
