@@ -165,7 +165,8 @@ impl Proof {
         if aborted {
             return Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
         }
-        if let Some((index, text)) = text.filter(|_| finished.is_empty() && usage.is_none()) {
+        // One that says nothing does not tell what its text would be.
+        if let Some((index, text)) = text.filter(|_| content && finished.is_empty() && usage.is_none()) {
             self.learn(index, data, text, said);
         }
         for index in finished.into_iter().filter(|index| *index < self.choices) {
@@ -458,6 +459,17 @@ mod tests {
         let mut proof = Proof::new(Dialect::Completions, 1);
         assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"text":" the"}]}"#), CONTENT);
         assert_eq!(observe(&mut proof, r#"{"choices":[{"index":0,"text":""}]}"#), Seen::Nothing);
+    }
+
+    #[test]
+    fn a_completion_that_begins_with_nothing_is_text_all_the_same() {
+        let mut proof = Proof::new(Dialect::Completions, 1);
+        for text in ["", "Yes", "", "no"] {
+            let data = format!(r#"{{"choices":[{{"index":0,"text":"{text}"}}]}}"#);
+            let fields = Fields { name: b"", data: Cow::Borrowed(data.as_bytes()) };
+            let expected = if text.is_empty() { Seen::Nothing } else { Seen::Content(said_content(text.as_bytes())) };
+            assert_eq!(proof.observe(&fields), expected);
+        }
     }
 
     #[test]

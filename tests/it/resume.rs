@@ -551,3 +551,17 @@ fn an_endpoint_that_cannot_continue_is_asked_again_and_compared() {
         .run(chat());
     assert_eq!((ways(&record), strict(&record).0), (vec!["verify at a, endpoint".to_owned()], TEXT.concat()));
 }
+
+#[test]
+fn a_completion_with_empty_events_goes_on_behind_all_of_its_text() {
+    let says = |text: &str| event(json!({ "choices": [{ "index": 0, "text": text, "finish_reason": null }] }));
+    let begun = [opened(), says(""), says("A"), says(""), says(" fairlead"), reset()].concat();
+    let world = World::new().endpoint("a", [begun]).engine("a", Engine::of(&TEXT)).policy(resume("continue"));
+    let record = world.run(completions());
+    assert_eq!(ways(&record), ["continue at a"]);
+    let said = |(_, data): &(String, String)| {
+        let event: Value = serde_json::from_str(data).unwrap_or_default();
+        event["choices"][0]["text"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(record.reads().iter().map(said).collect::<String>(), TEXT.concat());
+}
