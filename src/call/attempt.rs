@@ -428,6 +428,11 @@ impl Attempt {
         matches!(&self.reply, Reply::Stream(stream) if stream.proof.is_whole() && !stream.holds_end)
     }
 
+    /// Whether it has been told no, and only hears why.
+    pub(super) const fn is_refused(&self) -> bool {
+        matches!(self.reply, Reply::Refused { .. })
+    }
+
     pub(super) fn counts(&self) -> Counts {
         match &self.reply {
             Reply::Stream(stream) => {

@@ -5,7 +5,7 @@
 //! ever cost a little: one hedge in a call, for a share of an entry's calls, paid for like a repeat, never in place of a
 //! wait, and nobody is asked for it who is shut or full.
 
-use super::{Call, LEAST_USEFUL_MS, Output, admission::Ticket};
+use super::{Attempt, Call, LEAST_USEFUL_MS, Output, admission::Ticket};
 use crate::{config::HedgeAfter, event::Event, route::Next, time::Instant};
 
 /// The attempt that a call may hedge.
@@ -70,7 +70,9 @@ impl Call {
         let Some(awaited) = &mut self.hedging.awaited else { return };
         awaited.after_ms = None;
         let after_ms = now.since(awaited.since);
-        let alone = self.attempts.len() == 1 && self.waiting.is_none() && self.line.is_none();
+        // Whoever has refused it only explains why.
+        let refused = self.attempts.iter().any(Attempt::is_refused);
+        let alone = self.attempts.len() == 1 && self.waiting.is_none() && self.line.is_none() && !refused;
         let late = now.after(LEAST_USEFUL_MS) > self.deadline;
         if !alone || late || self.started >= self.order.policy.max_attempts {
             return;

@@ -130,6 +130,14 @@ fn nothing_is_hedged_that_has_content_in_time() {
 }
 
 #[test]
+fn nothing_is_hedged_that_is_refused_already() {
+    let refusal =
+        [head(400, &[("content-type", "application/json")]), raw("{\"error\":"), wait(500), raw("{}}"), end()];
+    let record = world(refusal.concat(), well("B.")).run(chat());
+    assert_eq!((record.asked(), record.status(), hedges(&record.events)), ("a".to_owned(), 400, vec![]));
+}
+
+#[test]
 fn of_two_that_speak_in_the_same_moment_one_is_heard_and_nothing_of_the_other() {
     let (first, second) = (says_in(300, "A.", 10), says_in(200, "B.", 10));
     let record = world(first.clone(), second).run(chat());
