@@ -389,16 +389,20 @@ impl Call {
 
     /// When a stream that has begun is cut short, if it is.
     pub(super) fn partial_at(&self) -> Option<Instant> {
-        let partial = self.order.policy.on_deadline == OnDeadline::Partial;
-        let applies = partial && self.has_shown() && self.keeps_transcript();
         let early_ms = PARTIAL_MS.min(self.deadline_ms / 10);
-        applies.then(|| Instant::from_millis(self.deadline.as_millis().saturating_sub(early_ms)))
+        let at = Instant::from_millis(self.deadline.as_millis().saturating_sub(early_ms));
+        self.may_be_cut_short().then_some(at)
+    }
+
+    /// Whether a stream may be ended with what there is of it: something, or it would be an empty answer.
+    fn may_be_cut_short(&self) -> bool {
+        let partial = self.order.policy.on_deadline == OnDeadline::Partial;
+        partial && self.has_shown() && self.shown().is_some_and(|shown| shown.events > 0)
     }
 
     /// Ends a stream with what there is of it. False: there is nothing.
     pub(super) fn cut_short(&mut self, now: Instant) -> bool {
-        let applies =
-            self.order.policy.on_deadline == OnDeadline::Partial && self.has_shown() && self.shown().is_some();
+        let applies = self.may_be_cut_short();
         if applies {
             self.truncated = true;
             self.end_here(now, "partial", r#","fairlead":{"truncated":"deadline"}"#);

@@ -565,3 +565,12 @@ fn a_completion_with_empty_events_goes_on_behind_all_of_its_text() {
     };
     assert_eq!(record.reads().iter().map(said).collect::<String>(), TEXT.concat());
 }
+
+#[test]
+fn what_says_nothing_is_not_cut_short_but_late() {
+    let nothing = for_ever(20, empty_delta(20_000));
+    let policy = json!({ "on_deadline": "partial", "deadline_ms": 5000 });
+    let record = World::new().always("a", [opened(), role(), nothing].concat()).policy(policy).run(chat());
+    assert_eq!((record.outcome(), record.ended_at), ("deadline_exceeded", 5000));
+    assert!(record.body().len() > 1 << 20, "it was shown none the less");
+}
