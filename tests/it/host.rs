@@ -235,7 +235,7 @@ impl Runtime for Host {
         let spell = scripts.spells.iter().find(|(when, _)| when.contains(&now)).map(|(_, script)| script.clone());
         let script =
             spell.or_else(|| if own { None } else { scripts.queue.pop_front() }).or_else(|| scripts.always.clone());
-        let script = script.or_else(|| engine.map(|engine| engine.answer(&request)));
+        let script = script.or_else(|| engine.map(|answers| answers(&request)));
         let script = script.unwrap_or_else(|| panic!("endpoint {name} was asked once more than foreseen"));
         let at = state.now;
         let number = state.requests.len();

@@ -574,3 +574,13 @@ fn what_says_nothing_is_not_cut_short_but_late() {
     assert_eq!((record.outcome(), record.ended_at), ("deadline_exceeded", 5000));
     assert!(record.body().len() > 1 << 20, "it was shown none the less");
 }
+
+#[test]
+fn nobody_is_asked_for_no_more_tokens() {
+    // RunPod's proxy cannot count them, and each event is one at least.
+    let begun = Engine::of(&TEXT).breaking(3, Break::Reset);
+    let world = World::new().engine("c", begun).continues_at("c", true).policy(resume("continue"));
+    let record = world.run(chat().with("max_tokens", 3));
+    assert_eq!(record.requests.len(), 1);
+    assert_eq!((strict(&record).0, strict(&record).1), (TEXT[..3].concat(), "length".to_owned()));
+}

@@ -32,6 +32,7 @@ use fairlead_core::{
     drive::open,
     error::Error,
     fleet::Fleet,
+    message::Request,
     native,
     policy::Policy,
     runtime::Runtime,
@@ -69,8 +70,9 @@ pub struct World {
     strategy: Option<&'static str>,
     /// How many calls each endpoint may have.
     room: BTreeMap<String, u32>,
-    /// The `continue` of all endpoints.
+    /// The `continue` of all endpoints, and of some.
     continues: Option<bool>,
+    each_continues: BTreeMap<String, bool>,
     scripts: BTreeMap<String, Scripts>,
     policies: Value,
     client: Client,
@@ -98,8 +100,11 @@ pub struct Scripts {
     /// For every request that comes in these times.
     pub spells: Vec<(Range<u64>, Script)>,
     /// Who answers whatever nothing else is said of.
-    pub engine: Option<Engine>,
+    pub engine: Option<Answers>,
 }
+
+/// Answers requests, each by what it asks.
+pub type Answers = Box<dyn FnMut(&Request) -> Script>;
 
 /// How the client behaves; by default it takes everything at once and stays.
 #[derive(Clone, Copy, Default)]
@@ -120,6 +125,7 @@ impl World {
             strategy: None,
             room: BTreeMap::new(),
             continues: None,
+            each_continues: BTreeMap::new(),
             scripts: BTreeMap::new(),
             policies: json!({}),
             client: Client { in_lane: true, ..Client::default() },
@@ -155,9 +161,14 @@ impl World {
 
     /// A target whose endpoint answers what it is asked; first come the scripts, if it has any, but not to questions
     /// about tokens.
-    pub fn engine(self, name: &str, engine: Engine) -> Self {
+    pub fn engine(self, name: &str, mut engine: Engine) -> Self {
+        self.answers(name, Box::new(move |request| engine.answer(request)))
+    }
+
+    /// The same with any way to answer.
+    pub fn answers(self, name: &str, answers: Answers) -> Self {
         let mut world = self.target(name, None);
-        world.scripts.entry(name.to_owned()).or_default().engine = Some(engine);
+        world.scripts.entry(name.to_owned()).or_default().engine = Some(answers);
         world
     }
 
@@ -190,6 +201,12 @@ impl World {
     /// The `max_concurrency` of an endpoint.
     pub fn room(mut self, endpoint: &str, calls: u32) -> Self {
         self.room.insert(endpoint.to_owned(), calls);
+        self
+    }
+
+    /// The `continue` of one endpoint.
+    pub fn continues_at(mut self, endpoint: &str, can: bool) -> Self {
+        self.each_continues.insert(endpoint.to_owned(), can);
         self
     }
 
@@ -331,11 +348,10 @@ impl World {
             { "name": "e", "provider": "fairlead", "base_url": "https://e.hush.example/v1", "api_key_secret": "KEY_E" },
         ]);
         for endpoint in endpoints.as_array_mut().into_iter().flatten() {
-            endpoint["continue"] = self.continues.into();
-        }
-        for endpoint in endpoints.as_array_mut().into_iter().flatten() {
             let name = endpoint["name"].as_str().expect("a name");
-            endpoint["max_concurrency"] = self.room.get(name).copied().into();
+            let (room, continues) = (self.room.get(name).copied(), self.each_continues.get(name).copied());
+            endpoint["max_concurrency"] = room.into();
+            endpoint["continue"] = continues.or(self.continues).into();
         }
         let asked: Vec<&String> = self.policies.as_object().into_iter().flat_map(|map| map.keys()).collect();
         let hex = hex_of(crate::wanted::CLIENT_KEY);
