@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     runpod::{End, words},
-    script::{answer, answers, well},
+    script::{answer, answers, chunk, well},
     wanted::chat_whole,
 };
 use fairlead_core::jobs::Op;
@@ -222,4 +222,23 @@ fn silence_and_want_of_progress_are_noticed_while_polling() {
     let outputs = words("one two")[..2].to_vec().into_iter().chain((0..40).map(|_| Value::from(": ping\n\n")));
     let record = settled(jobs(Work::yields(outputs, 500)).policy(policy).run(chat()));
     assert_eq!((&*record.code(), &*record.param()), ("upstream_timeout", "progress"));
+}
+
+#[test]
+fn what_a_job_has_held_back_at_the_deadline_has_not_ended_its_stream() {
+    let policy = json!({ "on_deadline": "partial", "deadline_ms": 3000 });
+    for (wanted, choices) in [(chat(), 1), (chat().with("n", 2), 2)] {
+        let wanted = wanted.with("stream_options", json!({ "include_usage": true }));
+        let ends = (0..choices).map(|index| chunk(index, &json!({}), Some("stop")));
+        let said = (0..choices).map(|index| chunk(index, &json!({ "content": "Yes" }), None));
+        let usage = json!({ "choices": [], "usage": { "prompt_tokens": 7, "completion_tokens": 2 } });
+        let events = said.chain(ends).chain([usage]).map(|event| json!(format!("data: {event}\n\n")));
+        let mut work = Work::yields(events.collect::<Vec<_>>(), 20);
+        work.end.1 = End::Never;
+        let record = settled(jobs(work).policy(policy.clone()).run(wanted));
+        assert_eq!(record.outcome(), "partial");
+        let text = record.text();
+        assert!(text.contains(r#""finish_reason":"length"}]"#) && text.contains(r#""truncated":"deadline""#), "{text}");
+        assert!(text.ends_with("\"usage\":null}\n\ndata: [DONE]\n\n"), "{text}");
+    }
 }
