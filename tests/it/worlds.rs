@@ -21,11 +21,14 @@ mod ledger;
 mod plain;
 mod promises;
 mod queues;
+mod speakers;
+mod speech;
+mod spliced;
 mod upstream;
 
 use crate::record::Record;
 use choices::{Dice, shrink};
-use fairlead_core::event::Event;
+use fairlead_core::{config::Resume, event::Event};
 use generate::{Call, Case};
 use std::{
     cell::RefCell,
@@ -89,6 +92,14 @@ fn whatever_happens_every_call_keeps_its_promises() {
         "native deadline_exceeded",
         "native stream_interrupted",
         "native upstream_timeout",
+        "resumed by continue",
+        "resumed by verify",
+        "anew",
+        "differs",
+        "partial",
+        "hedge won",
+        "hedge lost",
+        "interrupted with resume on",
     ] {
         assert!(tally.get(outcome).is_some_and(|count| *count >= 10), "{outcome} in {tally:?}");
     }
@@ -158,12 +169,18 @@ fn run(seeds: Range<u64>) -> Result<Tally, (u64, Broken)> {
                     }
                     _ => None,
                 });
-                let breakers = record.events.iter().filter_map(|(_, event)| match event {
+                let told = record.events.iter().filter_map(|(_, event)| match event {
                     Event::BreakerOpened { .. } => Some("breaker opened".to_owned()),
                     Event::BreakerClosed { .. } => Some("breaker closed".to_owned()),
+                    Event::StreamResumed { way, .. } => Some(format!("resumed by {way}")),
+                    Event::ResumeStarted { way: "anew", .. } => Some("anew".to_owned()),
+                    Event::AttemptFailed { reason, .. } if reason == "differs" => Some(reason.clone()),
                     _ => None,
                 });
-                for name in faults.chain(native).chain(barriers).chain(breakers).chain([outcome.to_owned()]) {
+                let interrupted = outcome == "stream_interrupted" && record.policy.resume != Resume::Off;
+                let interrupted = interrupted.then(|| "interrupted with resume on".to_owned());
+                let outcomes = [outcome.to_owned()].into_iter().chain(interrupted).chain(race(record));
+                for name in faults.chain(native).chain(barriers).chain(told).chain(outcomes) {
                     *tally.entry(name).or_default() += 1;
                 }
             };
@@ -185,6 +202,21 @@ fn run(seeds: Range<u64>) -> Result<Tally, (u64, Broken)> {
         worst = worst.into_iter().chain(broken).min_by_key(|(seed, _)| *seed);
     }
     worst.map_or(Ok(all), Err)
+}
+
+/// Who was first, a hedge or the attempt beside which it was made, in a call that goes on behind no break.
+fn race(record: &Record) -> Option<String> {
+    let hedge = record.events.iter().find_map(|(_, event)| match event {
+        Event::HedgeStarted { endpoint, .. } => Some(endpoint),
+        _ => None,
+    });
+    let resumed = record.events.iter().any(|(_, event)| matches!(event, Event::ResumeStarted { .. }));
+    let first = record.events.iter().find_map(|(_, event)| match event {
+        Event::CallEnded { endpoint, first_content_ms: Some(_), .. } => endpoint.as_ref(),
+        _ => None,
+    });
+    let (hedge, first) = hedge.zip(first.filter(|_| !resumed))?;
+    Some(if hedge == first { "hedge won" } else { "hedge lost" }.to_owned())
 }
 
 /// Runs one world, and shows what each of its calls did.

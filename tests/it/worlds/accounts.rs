@@ -103,7 +103,21 @@ fn over_at(record: &Record, attempt: u32) -> u64 {
         Event::AttemptFailed { attempt: other, .. } if *other == attempt => Some(*at),
         _ => None,
     });
-    failed.into_iter().chain(ended_at(record)).min().expect("an end")
+    failed.into_iter().chain(ended_at(record)).chain(lost_at(record)).min().expect("an end")
+}
+
+/// When a job has lost against another attempt, in a call that nobody broke later.
+fn lost_at(record: &Record) -> Option<u64> {
+    let hedged = record.events.iter().any(|(_, event)| matches!(event, Event::HedgeStarted { .. }));
+    let resumed = record.events.iter().any(|(_, event)| matches!(event, Event::ResumeStarted { .. }));
+    record.events.iter().find_map(|(_, event)| match event {
+        Event::CallEnded { endpoint, first_content_ms, .. }
+            if hedged && !resumed && endpoint.as_deref() != Some("d") =>
+        {
+            first_content_ms.map(|ms| record.begins_at + ms)
+        }
+        _ => None,
+    })
 }
 
 /// When the call was over for its machine, whatever its client still had to take.
@@ -116,10 +130,14 @@ fn ended_at(record: &Record) -> Option<u64> {
 
 /// A stream that is whole is what its job has put out; one that is not is the beginning of it.
 fn check_truth(record: &Record, runpod: &Runpod) {
+    // Whoever has answered, and nobody before it: what goes on behind another is judged by its text.
     let last = record.events.iter().rev().find_map(|(_, event)| match event {
-        Event::AttemptStarted { endpoint, .. } => Some(endpoint.as_str()),
+        Event::CallEnded { endpoint, .. } => endpoint.as_deref(),
         _ => None,
     });
+    if record.events.iter().any(|(_, event)| matches!(event, Event::ResumeStarted { .. })) {
+        return;
+    }
     let streams = record.ask.stream && record.head.as_ref().is_some_and(|head| head.status == 200);
     let Some(job) = runpod.jobs.last().filter(|_| last == Some("d") && streams) else { return };
     let shown = events(record, &shown(record));
@@ -137,8 +155,11 @@ fn check_truth(record: &Record, runpod: &Runpod) {
         }
         assert_eq!(&shown, texts.last().expect("a text"), "a stream that is not its job's is passed off as whole");
     } else if !broke {
-        // The error itself comes last.
-        let partial = if record.error().is_some() { &shown[..shown.len().saturating_sub(1)] } else { &shown[..] };
+        // The error itself comes last, or the end that stands for one.
+        let own = |event: &&String| event.contains(r#""fairlead":{"truncated""#) || event.contains(r#""usage":null"#);
+        let ends = if record.outcome() == "partial" { shown.iter().filter(own).count() } else { 0 };
+        let ends = ends + usize::from(record.error().is_some());
+        let partial = &shown[..shown.len().saturating_sub(ends)];
         assert!(
             texts.iter().any(|text| text.starts_with(partial)),
             "an error behind something else than a beginning: {}",

@@ -12,6 +12,7 @@ pub enum Asked {
     ChatWithTools,
     ChatWhole,
     Completions,
+    CompletionsWhole,
     Messages,
     Responses,
     Embeddings,
@@ -43,12 +44,18 @@ impl Part {
 }
 
 impl Asked {
+    /// Some kinds more often, as there is more that can happen to them.
     pub const ALL: &[Self] = &[
+        Self::Chat,
+        Self::Chat,
         Self::Chat,
         Self::ChatOfTwo,
         Self::ChatWithTools,
         Self::ChatWhole,
+        Self::ChatWhole,
         Self::Completions,
+        Self::Completions,
+        Self::CompletionsWhole,
         Self::Messages,
         Self::Responses,
         Self::Embeddings,
@@ -63,6 +70,7 @@ impl Asked {
             Self::ChatWithTools => chat().with("tools", json!([{ "type": "function" }])),
             Self::ChatWhole => chat_whole(),
             Self::Completions => completions(),
+            Self::CompletionsWhole => completions().with("stream", false),
             Self::Messages => messages(),
             Self::Responses => responses(),
             Self::Embeddings => embeddings(),
@@ -72,7 +80,21 @@ impl Asked {
     }
 
     pub const fn streams(self) -> bool {
-        !matches!(self, Self::ChatWhole | Self::Embeddings | Self::Transcription)
+        !matches!(self, Self::ChatWhole | Self::CompletionsWhole | Self::Embeddings | Self::Transcription)
+    }
+
+    /// The kind that endpoints are asked for where the policy has `stream_internally`.
+    pub const fn inside(self) -> Self {
+        match self {
+            Self::ChatWhole => Self::Chat,
+            Self::CompletionsWhole => Self::Completions,
+            other => other,
+        }
+    }
+
+    /// Whether it is known what a model has to say to it.
+    pub const fn is_of_one_text(self) -> bool {
+        matches!(self.inside(), Self::Chat | Self::ChatWithTools | Self::Completions)
     }
 
     /// All events of a whole answer.
@@ -172,6 +194,9 @@ impl Asked {
         match self {
             Self::Embeddings => br#"{"object":"list","data":[{"index":0,"embedding":[0.5]}]}"#.to_vec(),
             Self::Transcription => b"Hello there.\n".to_vec(),
+            Self::CompletionsWhole => {
+                br#"{"object":"text_completion","choices":[{"index":0,"text":"Yes.","finish_reason":"stop"}]}"#.to_vec()
+            }
             _ if dice.one_in(2) => capture("chat").body().to_vec(),
             _ => answer("Yes.").into_bytes(),
         }

@@ -7,12 +7,19 @@ use super::{
     doors::{self, Doors},
     promises::Promises,
     queues::Queue,
-    upstream::Behaviour,
+    speakers::{Answer, Speakers},
+    speech::Speech,
 };
-use crate::{record::Record, world::World};
-use fairlead_core::{fleet::Fleet, policy::BudgetPolicy};
+use crate::{
+    record::Record,
+    world::{START, World},
+};
+use fairlead_core::{config::Resume, event::Event, fleet::Fleet, load::Lease, policy::BudgetPolicy};
 use serde_json::{Value, json};
 use std::{cell::RefCell, collections::BTreeSet, fmt, rc::Rc};
+
+/// Places of endpoints in the world's `CONFIG`.
+const ENDPOINTS: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Everything that will happen.
 pub struct Case {
@@ -34,9 +41,17 @@ pub struct Call {
     kib: usize,
     policy: Vec<(&'static str, u64)>,
     native: bool,
+    resume: Resume,
+    partial: bool,
+    internal: bool,
+    hedge: Option<Hedge>,
     own_deadline_ms: Option<u64>,
     seed: u64,
+    /// What models have to say, where there is more than chance in it.
+    speech: Option<Rc<Speech>>,
     targets: Vec<Target>,
+    /// The endpoint all of whose places others have.
+    full: Option<&'static str>,
     /// What endpoint `d` does, where it is a target.
     queue: Option<Queue>,
     client: Vec<Habit>,
@@ -46,7 +61,17 @@ pub struct Call {
 struct Target {
     endpoint: &'static str,
     model: Option<&'static str>,
-    answers: Vec<Behaviour>,
+    /// Whether it is said to go on from a beginning.
+    continues: Option<bool>,
+    answers: Vec<Answer>,
+}
+
+/// When a call may be hedged, and how many.
+#[derive(Clone, Copy, Debug)]
+enum Hedge {
+    After(u64, f64),
+    /// By what twenty calls have taken.
+    P95(u64, f64),
 }
 
 /// What is peculiar to the client, or to the host.
@@ -84,11 +109,16 @@ impl Case {
         let fleet = Rc::default();
         let mut doors = Doors::new(Rc::clone(&fleet));
         let mut records: Vec<Record> = Vec::new();
+        let (mut saved, mut hedges) = (0, 0);
         for call in &self.calls {
             let begins_at = records.last().map_or(0, |record| record.settled_at + call.gap_ms);
             let shut = doors.are_all_shut(&call.endpoints(), call.client_place, begins_at + call.upload_ms());
             let record = call.run(&fleet, self, begins_at, shut);
             doors.see(&record);
+            saved += record.policy.hedge.filter(|_| record.attempts() > 0).map_or(0, |hedge| hedge.share_ppm);
+            let is_hedge = |(_, event): &&(u64, Event)| matches!(event, Event::HedgeStarted { .. });
+            hedges += record.events.iter().filter(is_hedge).count();
+            assert!(hedges <= saved as usize / 1_000_000, "{hedges} hedges of {saved} millionths");
             records.push(record);
         }
         records
@@ -141,13 +171,40 @@ impl Call {
             }
         }
         let native = dice.one_in(5);
+        let resume = dice.pick(&[Resume::Off, Resume::Off, Resume::Continue, Resume::Continue, Resume::Verify]);
+        let partial = dice.one_in(3);
+        let internal = dice.one_in(2);
+        let hedge = if dice.one_in(3) { Some(Hedge::draw(dice)) } else { None };
         let own_deadline_ms = if dice.one_in(8) { Some(1 + dice.ms()) } else { None };
-        let targets = dice.at_least_one(3, |dice| Target::draw(dice, asked));
+        let speech = (asked.is_of_one_text() && !dice.one_in(3)).then(|| Rc::new(Speech::draw(dice)));
+        let asked_for = if internal { asked.inside() } else { asked };
+        let targets = dice.at_least_one(3, |dice| Target::draw(dice, asked_for, speech.is_some()));
+        let full = if dice.one_in(8) { Some(dice.pick(&["b", "a", "c", "d"])) } else { None };
         let client = dice.some(3, Habit::draw);
         let takes_jobs = targets.iter().any(|target| target.endpoint == "d");
         let seed = dice.up_to(u64::MAX);
-        let queue = takes_jobs.then(|| Queue::draw(dice, asked));
-        Self { gap_ms, client_place, asked, kib, policy, native, own_deadline_ms, seed, targets, queue, client }
+        let model = targets.iter().find(|target| target.endpoint == "d").and_then(|target| target.model);
+        let said = speech.as_ref().map(|speech| speech.parts(asked_for, model.unwrap_or("m")));
+        let queue = takes_jobs.then(|| Queue::draw(dice, asked_for, said));
+        Self {
+            gap_ms,
+            client_place,
+            asked,
+            kib,
+            policy,
+            native,
+            resume,
+            partial,
+            internal,
+            hedge,
+            own_deadline_ms,
+            seed,
+            speech,
+            targets,
+            full,
+            queue,
+            client,
+        }
     }
 
     fn endpoints(&self) -> BTreeSet<&str> {
@@ -171,6 +228,27 @@ impl Call {
             "capacity": capacity, "transient_cost": transient_cost, "throttled_cost": throttled_cost, "refund": refund,
         });
         policy["breaker"] = case.breaker.clone();
+        policy["resume"] = match self.resume {
+            Resume::Off => "off",
+            Resume::Continue => "continue",
+            Resume::Verify => "verify",
+        }
+        .into();
+        policy["on_deadline"] = if self.partial { "partial" } else { "error" }.into();
+        policy["stream_internally"] = self.internal.into();
+        match self.hedge {
+            None => {}
+            Some(Hedge::After(ms, ratio)) => {
+                policy["hedge_after_ms"] = ms.into();
+                policy["hedge_ratio"] = ratio.into();
+            }
+            Some(Hedge::P95(ms, ratio)) => {
+                policy["hedge_after_ms"] = "p95".into();
+                policy["hedge_ratio"] = ratio.into();
+                let mut fleet = fleet.borrow_mut();
+                (0..80).for_each(|place| fleet.load(place % 4).on_awaited(START.after(begins_at), ms));
+            }
+        }
         let mut world = World::new().policy(policy).seed(self.seed).fleet(fleet).begins(begins_at);
         if let Some(place) = self.client_place {
             world = world.client(place);
@@ -178,14 +256,17 @@ impl Call {
         for endpoint in self.endpoints() {
             world = case.room.into_iter().fold(world, |world, calls| world.room(endpoint, calls));
         }
-        for Target { endpoint, model, answers } in &self.targets {
+        for Target { endpoint, model, continues, .. } in &self.targets {
+            world = world.target(endpoint, *model);
             if let Some(queue) = self.queue.as_ref().filter(|_| *endpoint == "d") {
-                world = world.target(endpoint, *model).jobs(queue.runpod());
+                world = world.jobs(queue.runpod());
                 continue;
             }
-            let scripts = || answers.iter().map(|answer| answer.script.clone());
-            world = world.target(endpoint, *model).endpoint(endpoint, scripts());
-            world = world.always(endpoint, scripts().next_back().unwrap_or_default());
+            world = continues.iter().fold(world, |world, continues| world.continues(endpoint, *continues));
+            let answers = self.targets.iter().filter(|target| target.endpoint == *endpoint);
+            let answers = answers.flat_map(|target| &target.answers).cloned().collect();
+            let mut speakers = Speakers::new(endpoint, self.speech.clone(), answers);
+            world = world.answers(endpoint, Box::new(move |request| speakers.answer(request)));
         }
         for habit in &self.client {
             world = match *habit {
@@ -200,20 +281,29 @@ impl Call {
                 Habit::CancelledAt(at) => world.cancelled(at),
             };
         }
-        let mut wanted = self.asked.wanted();
+        let mut wanted = match &self.speech {
+            Some(speech) => speech.wanted(self.asked),
+            None => self.asked.wanted(),
+        };
         if self.kib > 0 && wanted.form.is_none() {
             wanted = wanted.with("padding", "x".repeat(self.kib << 10));
         }
         if let Some(ms) = self.own_deadline_ms {
             wanted = wanted.within(ms);
         }
-        let mut promises = Promises::new(fleet, &case.budget);
+        let full = self.full.filter(|_| case.room.is_some());
+        let leases = full.map(|name| self.take_places(fleet, name, case.room, begins_at));
+        let said = self.speech.clone().filter(|_| self.tells_one_text());
+        let mut promises = Promises::new(fleet, &case.budget, said, full);
         let record = world.run_watched(wanted, &mut |state, record| {
             promises.check(state, record);
             if shut {
                 doors::check_refused(state, record);
             }
         });
+        for (endpoint, lease) in leases.into_iter().flatten() {
+            fleet.borrow_mut().load(endpoint).leave(lease);
+        }
         let cancelled = self.client.iter().any(|habit| matches!(habit, Habit::CancelledAt(_)));
         if cancelled {
             accounts::check_dropped(&record);
@@ -224,21 +314,55 @@ impl Call {
         record
     }
 
+    /// Others take all places of an endpoint, for as long as this call can last.
+    fn take_places(
+        &self,
+        fleet: &RefCell<Fleet>,
+        name: &str,
+        room: Option<u32>,
+        begins_at: u64,
+    ) -> Vec<(usize, Lease)> {
+        let endpoint = ENDPOINTS.iter().position(|other| *other == name).expect("an endpoint");
+        let (mut fleet, now) = (fleet.borrow_mut(), START.after(begins_at));
+        let mut take = |_| fleet.load(endpoint).try_enter(now, now.after(10_000_000), room, None);
+        (0..room.unwrap_or_default()).filter_map(&mut take).map(|lease| (endpoint, lease)).collect()
+    }
+
+    /// Whether it is known from the models' texts what the client may read.
+    fn tells_one_text(&self) -> bool {
+        let whole = !self.asked.streams() && !self.internal;
+        let known = |target: &Target| match target.endpoint {
+            "d" => !whole,
+            _ => target.answers.iter().all(Answer::is_faithful),
+        };
+        self.targets.iter().all(known)
+    }
+
     /// The faults that stood ready.
     pub fn faults(&self) -> impl Iterator<Item = &'static str> {
-        self.targets.iter().flat_map(|target| target.answers.iter().map(|answer| answer.fault))
+        self.targets.iter().flat_map(|target| target.answers.iter().map(Answer::fault))
+    }
+}
+
+impl Hedge {
+    fn draw(dice: &mut Dice) -> Self {
+        let ms = 1 + dice.ms();
+        let ratio = dice.pick(&[1.0, 1.0, 0.5, 0.05]);
+        if dice.one_in(3) { Self::P95(ms, ratio) } else { Self::After(ms, ratio) }
     }
 }
 
 impl Target {
-    fn draw(dice: &mut Dice, asked: Asked) -> Self {
-        let endpoint = dice.pick(&["a", "b", "c", "d", "d"]);
+    fn draw(dice: &mut Dice, asked: Asked, speaks: bool) -> Self {
+        let endpoint =
+            if speaks { dice.pick(&["a", "b", "c", "a", "b", "d"]) } else { dice.pick(&["a", "b", "c", "d", "d"]) };
         let model = dice.pick(&[None, None, Some("served"), Some("other")]);
         if endpoint == "d" {
-            return Self { endpoint, model, answers: Vec::new() };
+            return Self { endpoint, model, continues: None, answers: Vec::new() };
         }
-        let answers = dice.at_least_one(4, |dice| Behaviour::draw(dice, asked));
-        Self { endpoint, model, answers }
+        let continues = dice.pick(&[None, None, Some(true), Some(false)]);
+        let answers = dice.at_least_one(4, |dice| Answer::draw(dice, asked, speaks));
+        Self { endpoint, model, continues, answers }
     }
 }
 
@@ -287,6 +411,20 @@ impl fmt::Display for Call {
         if *native {
             write!(f, ", forward native")?;
         }
+        if self.resume != Resume::Off {
+            write!(f, ", resume {:?}", self.resume)?;
+        }
+        for (_, name) in
+            [(self.partial, "partial"), (self.internal, "streamed internally")].iter().filter(|flag| flag.0)
+        {
+            write!(f, ", {name}")?;
+        }
+        if let Some(hedge) = &self.hedge {
+            write!(f, ", hedged {hedge:?}")?;
+        }
+        if let Some(full) = self.full {
+            write!(f, ", {full} is full")?;
+        }
         if let Some(ms) = own_deadline_ms {
             write!(f, ", the caller's own deadline {ms} ms")?;
         }
@@ -296,8 +434,14 @@ impl fmt::Display for Call {
         if let Some(queue) = &self.queue {
             write!(f, "\n  {queue}")?;
         }
-        for Target { endpoint, model, answers } in targets {
+        if let Some(speech) = &self.speech {
+            write!(f, "\n  {speech}")?;
+        }
+        for Target { endpoint, model, continues, answers } in targets {
             write!(f, "\n  target {endpoint}")?;
+            if let Some(continues) = continues {
+                write!(f, " (continue {continues})")?;
+            }
             if let Some(model) = model {
                 write!(f, " for `{model}`")?;
             }

@@ -21,30 +21,46 @@ impl Ledger {
         Self { fleet: Rc::clone(fleet), policy: policy.clone(), before }
     }
 
-    /// Every budget is what the requests so far leave of it.
-    pub fn check(&self, state: &State) {
+    /// Every budget is what the requests so far leave of it. `resumes`: broken streams go on.
+    pub fn check(&self, state: &State, resumes: bool) {
         let BudgetPolicy { capacity, transient_cost, throttled_cost, refund } = self.policy;
         let (cheap, dear) = (transient_cost.min(throttled_cost), transient_cost.max(throttled_cost));
         let started: Vec<&str> = started(state).collect();
-        let last_endpoint = started.last();
-        let ok =
-            state.events.iter().any(|(_, event)| matches!(event, Event::CallEnded { outcome, .. } if outcome == "ok"));
+        let hedges = hedges(state);
+        // One that was cut off behind its end is ok, but no success of its endpoint's.
+        let served = state.events.iter().find_map(|(_, event)| match event {
+            Event::CallEnded { outcome, endpoint, .. } if outcome == "ok" => endpoint.as_deref(),
+            _ => None,
+        });
         let left = left(&self.fleet, &self.policy);
         for (place, endpoint) in ENDPOINTS.into_iter().enumerate() {
             let asked = started.iter().filter(|other| **other == endpoint).count() as u32;
             let repeats = asked.saturating_sub(1);
+            // Whoever was too slow has paid for a hedge.
+            let hedged = hedges.iter().filter(|hedge| started.get(**hedge - 2) == Some(&endpoint)).count() as u32;
+            let paid = hedged * transient_cost;
             // The next attempt is paid for when it is decided, and may wait or never come.
             let decided = repeats + u32::from(is_decided(state));
-            let back = if ok && last_endpoint.is_some_and(|last| *last == endpoint) { refund } else { 0 };
+            let back = if served == Some(endpoint) { refund } else { 0 };
             let with_back = |left: u32| (left + back).min(capacity);
-            let affordable = self.before[place] >= repeats * cheap;
+            let affordable = self.before[place] >= repeats * cheap + paid;
             assert!(affordable, "{endpoint} was asked {asked} times with {} tokens", self.before[place]);
-            let most = with_back(self.before[place] - repeats * cheap);
-            let least = with_back(self.before[place].saturating_sub(decided * dear));
+            let most = with_back(self.before[place] - repeats * cheap - paid);
+            let least = self.before[place].saturating_sub(decided * dear + paid);
+            let least = if resumes { least } else { with_back(least) };
             let is = left[place];
             assert!((least..=most).contains(&is), "{endpoint} has {is} tokens left, not {least} to {most}");
         }
     }
+}
+
+/// The numbers of attempts that were made beside another.
+fn hedges(state: &State) -> Vec<usize> {
+    let hedge = |(_, event): &(u64, Event)| match event {
+        Event::HedgeStarted { attempt, .. } => Some(*attempt as usize),
+        _ => None,
+    };
+    state.events.iter().filter_map(hedge).collect()
 }
 
 fn left(fleet: &RefCell<Fleet>, policy: &BudgetPolicy) -> [u32; 4] {
@@ -62,12 +78,10 @@ fn started(state: &State) -> impl Iterator<Item = &str> {
 
 /// Whether the last failure was followed by the decision to ask again, but not yet by a request.
 fn is_decided(state: &State) -> bool {
-    let failures = state.events.iter().rev().filter_map(|(_, event)| match event {
-        Event::AttemptFailed { attempt, then, .. } => Some((*attempt as usize, *then)),
+    let last = state.events.iter().rev().find_map(|(_, event)| match event {
+        Event::AttemptFailed { then, .. } => Some(matches!(*then, "retry" | "failover")),
+        Event::AttemptStarted { .. } => Some(false),
         _ => None,
     });
-    let mut failures = failures;
-    failures
-        .next()
-        .is_some_and(|(attempt, then)| attempt == started(state).count() && matches!(then, "retry" | "failover"))
+    last == Some(true)
 }

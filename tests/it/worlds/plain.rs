@@ -5,7 +5,7 @@
 use crate::record::read_events;
 use fairlead_core::api::Dialect;
 use serde_json::Value;
-use std::{cell::RefCell, collections::BTreeSet, collections::HashMap, ops::Range};
+use std::{cell::RefCell, collections::BTreeSet, collections::HashMap, ops::Range, rc::Rc};
 
 /// One endpoint's stream up to now.
 pub struct Plain {
@@ -23,6 +23,9 @@ pub struct Plain {
     /// The stream is in error.
     pub failed: bool,
     pub content: bool,
+    /// Its text, and what was thought before it; where there are many choices, that of all of them.
+    pub said: String,
+    pub thought: String,
     /// Bytes of events so far.
     pub weight: usize,
     /// The largest block so far.
@@ -40,6 +43,8 @@ pub enum Meaning {
         content: bool,
         finishes: Vec<u64>,
         closes: bool,
+        /// Its text, and what is thought in it.
+        words: Rc<[String; 2]>,
     },
     Error,
     Done,
@@ -62,6 +67,8 @@ impl Plain {
             closed_at: None,
             failed: false,
             content: false,
+            said: String::new(),
+            thought: String::new(),
             weight: 0,
             largest: 0,
             odd: false,
@@ -98,7 +105,10 @@ impl Plain {
                 // What is odd may have been the proof.
                 self.closed_at = Some(if self.whole || self.odd { block.end } else { block.start });
             }
-            Meaning::Event { content, finishes, closes } => {
+            Meaning::Event { content, finishes, closes, words } => {
+                let [said, thought] = &**words;
+                self.said.push_str(said);
+                self.thought.push_str(thought);
                 self.weight += block.len();
                 self.finished.extend(finishes.iter().filter(|index| (**index as usize) < self.choices));
                 self.whole |= *closes
@@ -114,6 +124,12 @@ impl Plain {
     /// Whether a whole stream of its kind ends in `[DONE]`.
     pub const fn ends_in_done(&self) -> bool {
         !named(self.dialect)
+    }
+
+    /// Its events as JSON, up to its end.
+    pub fn events(&self) -> Vec<Value> {
+        let reads = read_events(&self.bytes[..self.closed_at.unwrap_or(self.bytes.len())]);
+        reads.iter().filter_map(|(_, data)| serde_json::from_str(data).ok()).collect()
     }
 
     /// Where the block begins whose end has not come.
@@ -233,7 +249,7 @@ fn read_named(event: &Value) -> Option<Meaning> {
     }
     let closes = ["response.completed", "response.incomplete", "response.failed", "message_stop"].contains(&kind);
     let content = kind == "content_block_delta" || kind.starts_with("response.") && kind.ends_with(".delta");
-    Some(Meaning::Event { content, finishes: Vec::new(), closes })
+    Some(Meaning::Event { content, finishes: Vec::new(), closes, words: Rc::default() })
 }
 
 fn read_choices(event: &Value) -> Option<Meaning> {
@@ -246,6 +262,7 @@ fn read_choices(event: &Value) -> Option<Meaning> {
         _ => return None,
     };
     let (mut content, mut finishes) = (false, Vec::new());
+    let (mut said, mut thought) = (String::new(), String::new());
     for choice in choices {
         let says = |value: &Value| match value {
             Value::Null => false,
@@ -258,6 +275,12 @@ fn read_choices(event: &Value) -> Option<Meaning> {
         let delta =
             Some(&choice["delta"]).filter(|delta| delta.is_object() || delta.is_null() && choice.is_object())?;
         content |= says(&choice["text"]) || fields.iter().any(|field| says(&delta[field]));
+        for part in [&delta["content"], &choice["text"]] {
+            said.push_str(part.as_str().unwrap_or_default());
+        }
+        for part in [&delta["reasoning"], &delta["reasoning_content"]] {
+            thought.push_str(part.as_str().unwrap_or_default());
+        }
         let index = if choice["index"].is_null() { 0 } else { choice["index"].as_u64()? };
         match text(choice, "finish_reason")? {
             "" => {}
@@ -265,5 +288,5 @@ fn read_choices(event: &Value) -> Option<Meaning> {
             _ => finishes.push(index),
         }
     }
-    Some(Meaning::Event { content, finishes, closes: false })
+    Some(Meaning::Event { content, finishes, closes: false, words: Rc::new([said, thought]) })
 }

@@ -7,12 +7,22 @@
 use super::{
     ledger::Ledger,
     plain::{Meaning, Plain},
+    speech::{Speech, asked_beginning},
+    spliced::{self, Heard, Listener},
 };
 use crate::{
     host::State,
     record::{Record, Sent, is_over, read_events},
 };
-use fairlead_core::{classify::Failure, event::Event, fleet::Fleet, message::ResponseHead, policy::BudgetPolicy};
+use fairlead_core::{
+    classify::Failure,
+    config::{HedgeAfter, OnDeadline, Resume},
+    event::Event,
+    fleet::Fleet,
+    message::ResponseHead,
+    policy::BudgetPolicy,
+};
+use serde_json::Value;
 use std::{cell::RefCell, rc::Rc};
 
 const MAX_HELD: usize = 1 << 20;
@@ -23,6 +33,10 @@ const MAX_EXPLANATION: usize = 1 << 20;
 const GRACE_MS: u64 = 1000;
 /// With less time left nobody is asked.
 const LEAST_USEFUL_MS: u64 = 200;
+/// So long a count of tokens is waited for.
+const COUNT_MS: u64 = 2000;
+/// So long before the deadline a stream is cut short.
+const PARTIAL_MS: u64 = 250;
 const KEEPALIVE: &[u8] = b": keepalive\n\n";
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
@@ -32,8 +46,19 @@ pub struct Promises {
     attempts: Vec<Attempt>,
     events_seen: usize,
     pieces_seen: usize,
-    /// How much of the last attempt the client has, once it has any of it.
+    /// The attempt whose answer the client gets, by its place, once it has any of it.
+    winner: Option<usize>,
+    /// How much of that the client has.
     shown: Option<usize>,
+    /// What the client has read, where a stream may go on behind another.
+    listener: Option<Listener>,
+    /// What there is to read, where that is known.
+    speech: Option<Rc<Speech>>,
+    /// An endpoint without a free place.
+    full: Option<&'static str>,
+    hedged: bool,
+    /// A whole answer that was put together.
+    assembled: Option<Value>,
     /// The pieces of that attempt.
     pieces_of_it: usize,
     /// The core has put the end in: nothing may follow.
@@ -46,6 +71,13 @@ pub struct Promises {
 struct Attempt {
     /// Its request; `None` where it is a job, which has many (see [`super::accounts`]).
     request: Option<usize>,
+    /// That request only asks for a count of tokens.
+    counting: bool,
+    /// How it goes on behind another, and the beginning that it was given.
+    way: Option<&'static str>,
+    begun: String,
+    /// Why it failed.
+    failed: Option<String>,
     plain: Plain,
     chunks_seen: usize,
     head: Option<Moment>,
@@ -83,13 +115,25 @@ impl Moment {
 }
 
 impl Promises {
-    pub fn new(fleet: &Rc<RefCell<Fleet>>, budget: &BudgetPolicy) -> Self {
+    /// `speech`: what there is to read, if that is known; `full`: who has no free place.
+    pub fn new(
+        fleet: &Rc<RefCell<Fleet>>,
+        budget: &BudgetPolicy,
+        speech: Option<Rc<Speech>>,
+        full: Option<&'static str>,
+    ) -> Self {
         Self {
             ledger: Ledger::new(fleet, budget),
             attempts: Vec::new(),
             events_seen: 0,
             pieces_seen: 0,
+            winner: None,
             shown: None,
+            listener: None,
+            speech,
+            full,
+            hedged: false,
+            assembled: None,
             pieces_of_it: 0,
             ended: false,
             served_at: 0,
@@ -105,66 +149,127 @@ impl Promises {
             Some(piped) => check_own_words(&record.pieces[piped.end..]),
             None => self.see_pieces(state, record),
         }
+        self.check_text(state, record);
         self.check_bounds(state, record);
         self.check_timers(state, record);
         if state.taking.count == 0 {
             // Else there may be facts that wait behind a piece.
-            self.ledger.check(state);
+            self.ledger.check(state, spliced::keeps(record));
         }
     }
 
     fn see_requests(&mut self, state: &State, record: &Record) {
-        let started = state.events[self.events_seen..].iter().filter_map(|(_, event)| match event {
-            Event::AttemptStarted { attempt, endpoint } => Some((*attempt, endpoint)),
-            _ => None,
-        });
-        for (attempt, endpoint) in started {
-            assert!(attempt <= record.policy.max_attempts, "more attempts than allowed");
-            assert_eq!(self.shown, None, "nobody is asked behind the first content");
-            let request = state.requests.iter().position(|sent| !sent.is_of_job() && sent.attempt() == attempt);
-            assert!(request.is_some() || endpoint == "d", "an attempt without a request");
-            if let Some(number) = request {
-                let at = state.requests[number].at;
-                if attempt > 1 {
-                    // It may have had to wait behind a head that the client took its time over.
-                    let latest = record.deadline_ms + state.taking.ms(state.now);
-                    assert!(at + LEAST_USEFUL_MS <= latest, "asked {at} ms into the call, which is too late");
-                }
-                for earlier in state.requests[..number].iter().filter(|sent| !sent.is_of_job()) {
-                    check_pushback(earlier, &state.requests[number], record);
-                }
+        for (_, event) in &state.events[self.events_seen..] {
+            match event {
+                Event::AttemptStarted { attempt, endpoint } => self.see_attempt(state, record, *attempt, endpoint),
+                Event::ResumeStarted { attempt, way, .. } => self.attempts[*attempt as usize - 1].way = Some(way),
+                Event::HedgeStarted { endpoint, after_ms, .. } => self.see_hedge(record, endpoint, *after_ms, state),
+                _ => {}
             }
-            let now = Moment::of(state);
-            self.attempts.push(Attempt {
-                request,
-                plain: Plain::new(record.ask.api.dialect(), record.ask.choices),
-                chunks_seen: 0,
-                head: None,
-                last_byte: now,
-                last_content: now,
-                sent: now,
-                proved: now,
-                cold: endpoint == "c" || endpoint == "d",
-            });
+        }
+        for (place, attempt) in self.attempts.iter_mut().enumerate() {
+            let Some(number) = attempt.request.filter(|_| attempt.counting) else { continue };
+            let of_it = |sent: &&Sent| !sent.is_of_job() && !sent.counts() && sent.attempt() as usize == place + 1;
+            if let Some(sent) = state.requests[number + 1..].iter().find(of_it) {
+                let now = Moment::of(state);
+                attempt.counting = false;
+                attempt.request = state.requests.iter().position(|other| std::ptr::eq(other, sent));
+                (attempt.last_byte, attempt.last_content, attempt.sent, attempt.proved) = (now, now, now, now);
+            }
+        }
+        for attempt in self.attempts.iter_mut().filter(|attempt| attempt.way == Some("continue") && !attempt.counting) {
+            if let Some(number) = attempt.request.filter(|_| attempt.begun.is_empty()) {
+                let body: Value = serde_json::from_slice(&state.requests[number].request.body).expect("JSON");
+                attempt.begun = asked_beginning(&body).expect("a beginning");
+            }
         }
     }
 
-    /// The last attempt and its request, unless it is a job.
-    fn last<'a>(&'a self, state: &'a State) -> Option<(&'a Attempt, &'a Sent)> {
-        let attempt = self.attempts.last()?;
-        Some((attempt, &state.requests[attempt.request?]))
+    fn see_attempt(&mut self, state: &State, record: &Record, attempt: u32, endpoint: &str) {
+        assert!(attempt <= record.policy.max_attempts, "more attempts than allowed");
+        assert_ne!(self.full, Some(endpoint), "an endpoint without a free place is asked");
+        let may_go_on = spliced::is_internal(record) || record.policy.resume != Resume::Off;
+        assert!(self.shown.is_none() || may_go_on, "nobody is asked behind the first content");
+        let of_it = |sent: &Sent| !sent.is_of_job() && sent.attempt() == attempt;
+        let request = state.requests.iter().position(of_it);
+        // That of a client that has left is told, but not made.
+        assert!(request.is_some() || endpoint == "d" || is_over(&state.events), "an attempt without a request");
+        if let Some(number) = request {
+            let at = state.requests[number].at;
+            if attempt > 1 {
+                // It may have had to wait behind a head that the client took its time over.
+                let latest = record.deadline_ms + state.taking.ms(state.now);
+                assert!(at + LEAST_USEFUL_MS <= latest, "asked {at} ms into the call, which is too late");
+            }
+            for earlier in state.requests[..number].iter().filter(|sent| !sent.is_of_job() && !sent.counts()) {
+                let refuses_to_continue = self.attempts[earlier.attempt() as usize - 1].way == Some("continue");
+                check_pushback(earlier, &state.requests[number], record, refuses_to_continue);
+            }
+        }
+        let now = Moment::of(state);
+        self.attempts.push(Attempt {
+            request,
+            counting: request.is_some_and(|number| state.requests[number].counts()),
+            way: None,
+            begun: String::new(),
+            failed: None,
+            plain: Plain::new(record.ask.api.dialect(), record.ask.choices),
+            chunks_seen: 0,
+            head: None,
+            last_byte: now,
+            last_content: now,
+            sent: now,
+            proved: now,
+            cold: endpoint == "c" || endpoint == "d",
+        });
     }
 
-    /// Whether the last attempt is a job.
+    fn see_hedge(&mut self, record: &Record, endpoint: &str, after_ms: u64, state: &State) {
+        assert!(!std::mem::replace(&mut self.hedged, true), "a second hedge");
+        assert_eq!(self.shown, None, "a hedge behind the first content");
+        let hedge = record.policy.hedge.expect("a policy that hedges");
+        if let HedgeAfter::Ms(ms) = hedge.after {
+            assert!(after_ms >= ms, "a hedge after {after_ms} ms");
+        }
+        let attempts = state.events.iter().filter_map(|(_, event)| match event {
+            Event::AttemptStarted { attempt, endpoint } if *attempt as usize <= self.attempts.len() => Some(endpoint),
+            _ => None,
+        });
+        assert!(attempts.into_iter().all(|asked| asked != endpoint), "{endpoint} is asked beside itself");
+    }
+
+    /// Attempts that are no jobs and have a request under way, with their places.
+    fn under_way<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (usize, &'a Attempt, &'a Sent)> {
+        let with_request = |(place, attempt): (usize, &'a Attempt)| {
+            let sent = &state.requests[attempt.request?];
+            sent.over_at.is_none().then_some((place, attempt, sent))
+        };
+        self.attempts.iter().enumerate().filter_map(with_request)
+    }
+
+    /// The attempt that speaks, or would have spoken last, by its place.
+    fn speaker(&self) -> Option<usize> {
+        let spliced = self.listener.as_ref().and_then(|listener| listener.splice.as_ref());
+        spliced.map(|splice| splice.attempt).or(self.winner).or(self.attempts.len().checked_sub(1))
+    }
+
+    /// Whether a job may speak to the client now.
     fn follows_a_job(&self) -> bool {
-        self.attempts.last().is_some_and(|attempt| attempt.request.is_none())
+        let is_job = |attempt: &Attempt| attempt.request.is_none();
+        match self.winner {
+            Some(winner) => is_job(&self.attempts[winner]),
+            None => {
+                let several = self.hedged || self.attempts.iter().any(|attempt| attempt.way.is_some());
+                self.attempts.last().is_some_and(is_job) || several && self.attempts.iter().any(is_job)
+            }
+        }
     }
 
     fn see_chunks(&mut self, state: &State, record: &Record) {
         // What comes at the deadline is not taken in any more.
         let late = state.now >= record.deadline_ms;
         let now = Moment::of(state);
-        for attempt in self.attempts.iter_mut().filter(|_| !late) {
+        for attempt in self.attempts.iter_mut().filter(|attempt| !late && !attempt.counting) {
             let Some(sent) = attempt.request.map(|number| &state.requests[number]) else { continue };
             if sent.head.is_some() && attempt.head.is_none() {
                 (attempt.head, attempt.last_byte) = (Some(now), now);
@@ -194,12 +299,13 @@ impl Promises {
         let policy = &record.policy;
         for (_, event) in &state.events[self.events_seen..] {
             let Event::AttemptFailed { attempt, reason, .. } = event else { continue };
-            let attempt = &self.attempts[*attempt as usize - 1];
+            let attempt = &mut self.attempts[*attempt as usize - 1];
+            attempt.failed = Some(reason.clone());
             assert!(!(attempt.cold && reason == "headers"), "an endpoint that may have to start has no such timer");
             let (since, least) = match &**reason {
                 _ if attempt.request.is_none() => continue,
                 "headers" => (attempt.sent, policy.headers_ms),
-                "first_token" => (attempt.sent, policy.first_token_for(record.ask.body.len())),
+                "first_token" => (attempt.sent, first_token_ms(record)),
                 "idle" => (attempt.last_byte, idle_ms(record)),
                 "progress" if !attempt.plain.odd => (attempt.last_content, policy.progress_ms),
                 _ => continue,
@@ -211,19 +317,35 @@ impl Promises {
     }
 
     fn see_pieces(&mut self, state: &State, record: &Record) {
+        if self.listener.is_none() && record.ask.stream && spliced::keeps(record) {
+            self.listener = Some(Listener::new(Plain::new(record.ask.api.dialect(), record.ask.choices)));
+        }
         for (at, piece) in &record.pieces[self.pieces_seen..] {
             assert!(!self.ended, "nothing follows the end: {}", text(piece));
             assert!(!piece.is_empty(), "an empty piece");
             self.served_at = *at;
             let status = record.head.as_ref().expect("a head before the body").status;
-            if self.follows_a_job() {
-                self.see_job_piece(piece);
-            } else if record.ask.stream && piece.starts_with(b": IN_") {
-                // A job's place in the queue, which the client takes late.
+            if let Some(listener) = &mut self.listener {
+                listener.heard.grow(piece);
+            }
+            if spliced::is_internal(record) {
+                self.see_assembled(record, piece);
             } else if !record.ask.stream || status != 200 {
-                self.see_plain_piece(state, record, piece);
-            } else if piece != KEEPALIVE && !self.see_blocks(piece) {
-                self.see_end(piece);
+                match self.follows_a_job() {
+                    true => self.see_job_piece(piece),
+                    false => self.see_plain_piece(state, record, piece),
+                }
+            } else if piece.starts_with(b": resumed by ") {
+                self.see_splice(state, record, piece);
+            } else if self.listener.as_ref().is_some_and(|listener| listener.splice.is_some()) {
+                self.ended = self.listener.as_ref().is_some_and(|listener| listener.heard.closed_at.is_some());
+            } else if piece.starts_with(b": IN_") || piece == KEEPALIVE {
+                // A job's place in the queue, which the client takes late.
+            } else if !self.see_blocks(state, piece) {
+                match self.follows_a_job() {
+                    true => self.see_job_piece(piece),
+                    false => self.see_end(record, piece),
+                }
             }
         }
         self.pieces_seen = record.pieces.len();
@@ -232,17 +354,78 @@ impl Promises {
         }
     }
 
+    /// Another attempt goes on behind what the client has.
+    fn see_splice(&mut self, state: &State, record: &Record, piece: &[u8]) {
+        let words = text(piece);
+        let words = words.trim_end().trim_start_matches(": resumed by ");
+        let (way, number) = words.split_once(", attempt ").expect("a way and a number");
+        let place = number.parse::<usize>().expect("a number") - 1;
+        let before = self.speaker().and_then(|place| self.attempts[place].request);
+        let attempt = &self.attempts[place];
+        assert_eq!(attempt.way, Some(way));
+        let listener = self.listener.as_mut().expect("a stream that may be resumed");
+        match way {
+            "continue" => {
+                assert_eq!(record.policy.resume, Resume::Continue);
+                let had = &listener.heard.said;
+                let given = if record.ask.api.path().contains("chat") { spliced::trimmed(had) } else { had };
+                assert_eq!(attempt.begun, given, "what was to be continued");
+                let model = |number: usize| {
+                    serde_json::from_slice::<Value>(&state.requests[number].request.body).expect("JSON")["model"].take()
+                };
+                let models = attempt.request.zip(before).map(|(own, other)| (model(own), model(other)));
+                let (own, other) = models.expect("requests, not jobs");
+                assert_eq!(own, other, "text that no one model has said");
+            }
+            "verify" => assert_ne!(record.policy.resume, Resume::Off),
+            other => panic!("a way that is none: {other}"),
+        }
+        listener.splice(place);
+    }
+
+    /// What the client has read of a stream that went on is what was said, neither more nor less.
+    fn check_text(&self, state: &State, record: &Record) {
+        let Some(listener) = &self.listener else { return };
+        let Some(attempt) = listener.splice.as_ref().map(|splice| &self.attempts[splice.attempt]) else { return };
+        if record.ask.choices != 1 || attempt.request.is_none() || listener.heard.odd || attempt.plain.odd {
+            return;
+        }
+        let gone = state.events.iter().any(
+            |(_, event)| matches!(event, Event::CallEnded { outcome, .. } if !matches!(&**outcome, "ok" | "partial" | "stream_interrupted")),
+        );
+        let late = state.now >= record.deadline_ms;
+        let differs = attempt.failed.as_deref() == Some("differs");
+        let settled = state.taking.count == 0 && !late && !gone && !record.untaken && !differs;
+        let whole = format!("{}{}", attempt.begun, attempt.plain.said);
+        listener.check(&whole, &attempt.plain.thought, settled);
+    }
+
+    /// An answer that was put together is what one attempt has said, behind what it was given; or there is an error.
+    fn see_assembled(&mut self, record: &Record, piece: &[u8]) {
+        self.ended = true;
+        let answer: Value = serde_json::from_slice(piece).expect("JSON, in one piece");
+        let status = record.head.as_ref().expect("a head").status;
+        if (400..500).contains(&status) && answer["error"]["code"].as_str().is_none() {
+            return;
+        }
+        let failed = answer.get("error").is_some();
+        assert_eq!(status == 200, !failed, "{}", text(piece));
+        self.assembled = Some(answer);
+    }
+
     /// What a job's text must be is judged at its end: here, only that nothing follows an error.
     fn see_job_piece(&mut self, piece: &[u8]) {
         if !piece.starts_with(b":") {
             self.ended = text(piece).contains(r#""error":{"message":"#) && text(piece).contains(r#""code":"#);
             self.shown = Some(0).filter(|_| !self.ended).or(self.shown);
+            let is_job = |attempt: &Attempt| attempt.request.is_none() && attempt.way.is_none();
+            self.winner = self.attempts.iter().rposition(is_job).filter(|_| !self.ended).or(self.winner);
         }
     }
 
     /// An answer that does not stream is one attempt's, from its first byte on, or the core's error.
     fn see_plain_piece(&mut self, state: &State, record: &Record, piece: &[u8]) {
-        let attempt = self.attempts.last();
+        let attempt = self.speaker().map(|place| &self.attempts[place]);
         let sent = attempt.and_then(|attempt| Some(&state.requests[attempt.request?]));
         let from = self.shown.unwrap_or_default();
         let bytes = attempt.map_or(&[][..], |attempt| &attempt.plain.bytes);
@@ -261,9 +444,24 @@ impl Promises {
         }
     }
 
-    /// Whether these are blocks of the last attempt, in order, without any that must not be seen.
-    fn see_blocks(&mut self, piece: &[u8]) -> bool {
-        let Some(Attempt { plain, .. }) = self.attempts.last() else { return false };
+    /// Whether these are blocks of one attempt, always the same, in order, without any that must not be seen.
+    fn see_blocks(&mut self, state: &State, piece: &[u8]) -> bool {
+        if let Some(place) = self.winner {
+            return self.see_blocks_of(place, piece);
+        }
+        // Of two that say the same, the one that was given up first has lost.
+        let given_up = |place: &usize| {
+            let sent = self.attempts[*place].request.map(|number| &state.requests[number]);
+            sent.map(|sent| (std::cmp::Reverse(sent.over_at.unwrap_or(u64::MAX)), sent.aborted))
+        };
+        let mut places: Vec<usize> = (0..self.attempts.len()).rev().collect();
+        places.retain(|place| self.attempts[*place].way.is_none());
+        places.sort_by_key(given_up);
+        places.into_iter().any(|place| self.see_blocks_of(place, piece))
+    }
+
+    fn see_blocks_of(&mut self, place: usize, piece: &[u8]) -> bool {
+        let Some(Attempt { plain, request: Some(_), .. }) = self.attempts.get(place) else { return false };
         let mut cursor = self.shown.unwrap_or_else(|| plain.start());
         let in_front = self.pieces_of_it < 2;
         let mut rest = piece;
@@ -279,28 +477,49 @@ impl Promises {
             cursor = end;
         }
         assert!(plain.closed_at.is_none_or(|end| cursor <= end), "shown behind the end: {}", text(piece));
-        let ready = plain.content || plain.whole || plain.weight > MAX_HELD || plain.odd;
-        assert!(ready, "shown before there was content: {}", text(piece));
+        if !(plain.content || plain.whole || plain.weight > MAX_HELD || plain.odd) {
+            return false;
+        }
+        self.winner = Some(place);
         self.shown = Some(cursor);
         self.pieces_of_it += 1;
         true
     }
 
-    /// The end that the core puts in: a `[DONE]` that is owed, or an error.
-    fn see_end(&mut self, piece: &[u8]) {
+    /// The end that the core puts in: a `[DONE]` that is owed, one behind an answer that is cut short, or an error.
+    fn see_end(&mut self, record: &Record, piece: &[u8]) {
         self.ended = true;
-        let plain = self.attempts.last().map(|attempt| &attempt.plain);
+        let speaker = self.speaker().map(|place| &self.attempts[place]);
+        let plain = speaker.filter(|attempt| attempt.way.is_none()).map(|attempt| &attempt.plain);
+        let whole = plain.is_some_and(|plain| plain.whole || plain.odd);
         if piece == DONE {
-            assert!(plain.is_some_and(|plain| plain.whole || plain.odd), "[DONE] without proof");
+            assert!(whole, "[DONE] without proof");
             assert!(plain.is_some_and(Plain::ends_in_done), "[DONE] where nobody knows it");
             return;
         }
-        let data = match &*read_events(piece) {
-            [(_, data)] => data.clone(),
-            _ => String::new(),
-        };
-        let event: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
-        assert!(event["error"]["code"].is_string(), "neither the endpoint's nor an end: {}", text(piece));
+        let reads = read_events(piece);
+        let events: Vec<Value> = reads.iter().map(|(_, data)| serde_json::from_str(data).unwrap_or_default()).collect();
+        if let Some(((_, done), _)) = reads.split_last().filter(|((_, data), _)| data == "[DONE]") {
+            assert!(spliced::keeps(record) && self.shown.is_some(), "{done} behind nothing: {}", text(piece));
+            for event in &events[..events.len() - 1] {
+                let choices = event["choices"].as_array().expect("choices");
+                let ends = |choice: &Value| {
+                    let delta = &choice["delta"];
+                    let says = delta.as_object().is_some_and(|delta| !delta.is_empty());
+                    choice["finish_reason"] == "length" && !says && choice["text"].as_str().unwrap_or_default() == ""
+                };
+                assert!(choices.iter().all(ends), "no end: {event}");
+                assert!(!choices.is_empty() || event["usage"].is_null(), "counts that nobody has told: {event}");
+                assert!(choices.is_empty() || !whole, "a second end: {event}");
+                let all_came =
+                    record.policy.resume != Resume::Off && record.ask.body.windows(6).any(|at| at == b"\"max_t");
+                let truncated = event["fairlead"]["truncated"] == "deadline";
+                assert!(choices.is_empty() || truncated || all_came, "cut short: {event}");
+            }
+            return;
+        }
+        let error = events.last().is_some_and(|event| event["error"]["code"].is_string()) && events.len() == 1;
+        assert!(error, "neither the endpoint's nor an end: {}", text(piece));
         let whole = plain.is_some_and(|plain| plain.whole && !plain.failed && !plain.odd && !too_long(plain));
         assert!(!whole, "an error behind a whole stream: {}", text(piece));
     }
@@ -309,7 +528,8 @@ impl Promises {
         // A client that has not begun to read leaves the call unpolled.
         let unbegun = record.head.is_some() && record.pieces.is_empty() && state.taking.count > 0;
         let in_flight = state.left_open();
-        assert!(in_flight <= 1, "{in_flight} exchanges at a time");
+        let raced = self.hedged && (self.shown.is_none() || state.taking.count > 0);
+        assert!(in_flight <= 1 + usize::from(raced), "{in_flight} exchanges at a time");
         let over = is_over(&state.events);
         let late = state.now >= record.deadline_ms;
         let gone = state.leaves_at.is_some_and(|at| at <= state.now);
@@ -318,16 +538,23 @@ impl Promises {
             // Its last words may have to wait for the client.
             assert!(over || state.taking.count > 0, "the call goes on (late {late}, client gone {gone})");
         }
-        let Some((attempt, sent)) = self.last(state) else { return };
-        if sent.over_at.is_some() || state.taking.count > 0 || record.piped.is_some() {
+        if state.taking.count > 0 || record.piped.is_some() {
             return;
         }
+        for (place, attempt, sent) in self.under_way(state) {
+            self.check_bounds_of(place, attempt, sent, record);
+        }
+    }
+
+    fn check_bounds_of(&self, place: usize, attempt: &Attempt, sent: &Sent, record: &Record) {
         let Attempt { plain, .. } = attempt;
         let (most_chunk, received) = (sent.chunks.iter().map(|chunk| chunk.len()).max(), plain.bytes.len());
         let unread = plain.bytes.len() - plain.open();
         if streams(sent, record) {
             assert!(unread <= MAX_BLOCK + most_chunk.unwrap_or_default(), "{unread} bytes of one block are kept");
-            match self.shown {
+            match self.shown.filter(|_| self.winner == Some(place)) {
+                // What goes on is judged by its text, and so is what is put together.
+                _ if attempt.way.is_some() || spliced::is_internal(record) => {}
                 None => assert!(plain.weight <= MAX_HELD + plain.largest, "{} bytes are held", plain.weight),
                 Some(cursor) => self.check_nothing_is_kept(plain, cursor),
             }
@@ -363,25 +590,30 @@ impl Promises {
                 }
                 Some(_) => {
                     let silence = now - self.served_at.max(record.head_at).max(state.taking.changed_at);
-                    let whole = self.attempts.last().is_some_and(|attempt| attempt.plain.whole || attempt.plain.odd);
+                    let whole = self.attempts.iter().any(|attempt| attempt.plain.whole || attempt.plain.odd);
                     let piped = record.piped.is_some();
                     assert!(whole || piped || silence <= policy.keepalive_ms, "no byte for {silence} ms");
                 }
             }
         }
-        let Some((attempt, sent)) = self.last(state) else { return };
-        if sent.over_at.is_some() {
-            return;
+        for (_, attempt, sent) in self.under_way(state) {
+            Self::check_timers_of(attempt, sent, state, record);
         }
+    }
+
+    fn check_timers_of(attempt: &Attempt, sent: &Sent, state: &State, record: &Record) {
+        let policy = &record.policy;
         let Attempt { plain, .. } = attempt;
         let within = |since: Moment, most: u64, name: &str| {
             let ms = since.least(state);
             assert!(ms <= most, "{ms} ms without {name}, of {most}");
         };
-        let first_token_ms = policy.first_token_for(record.ask.body.len());
+        let first_token_ms = first_token_ms(record);
+        let asks_for_stream = record.ask.stream || spliced::is_internal(record);
         let refused = sent.head.as_ref().is_some_and(|head| Failure::is_refusal(head.status));
         match attempt.head {
-            None if record.ask.stream => {
+            None if attempt.counting => within(attempt.sent, COUNT_MS, "a count of tokens"),
+            None if asks_for_stream => {
                 within(attempt.sent, first_token_ms, "a first token");
                 if !attempt.cold {
                     within(attempt.sent, policy.headers_ms, "headers");
@@ -390,7 +622,7 @@ impl Promises {
             None => {}
             // A proxy of RunPod's may say in its body that its status means something else.
             Some(head) if explains(sent, attempt) => within(head, GRACE_MS, "an explanation"),
-            Some(_) if refused || !record.ask.stream => within(attempt.last_byte, idle_ms(record), "a byte"),
+            Some(_) if refused || !asks_for_stream => within(attempt.last_byte, idle_ms(record), "a byte"),
             Some(_) if plain.odd => {}
             Some(_) if plain.whole => within(attempt.proved, GRACE_MS, "an end"),
             Some(_) if plain.content => {
@@ -403,7 +635,16 @@ impl Promises {
 
     /// The call is over.
     pub fn check_end(&mut self, record: &Record) {
-        let Some(attempt) = self.attempts.last_mut() else { return };
+        self.check_partial(record);
+        self.check_said(record);
+        // Or it has ended when its tokens were counted, as all had come.
+        let spliced = self.attempts.iter().any(|attempt| attempt.way.is_some());
+        let ambiguous = self.hedged && self.winner.is_none();
+        if spliced || ambiguous || spliced::is_internal(record) {
+            return;
+        }
+        let Some(place) = self.winner.or(self.attempts.len().checked_sub(1)) else { return };
+        let attempt = &mut self.attempts[place];
         let Some(sent) = attempt.request.map(|number| &record.requests[number]) else { return };
         let Attempt { plain, .. } = attempt;
         let outcome = record.outcome();
@@ -420,7 +661,7 @@ impl Promises {
             assert!(plain.whole || plain.odd, "ok, of half a stream");
             return;
         }
-        let Some(Attempt { plain, .. }) = self.attempts.last() else { return };
+        let Attempt { plain, .. } = &self.attempts[place];
         let cursor = self.shown.expect("an answer was shown");
         if streamed {
             assert!(plain.whole || plain.odd, "ok, of half a stream");
@@ -430,6 +671,81 @@ impl Promises {
             let head = sent.head.as_ref().expect("a head before the answer");
             let length = head.headers.get("content-length").filter(|_| head.headers.get("content-encoding").is_none());
             assert!(length.is_none_or(|length| length == cursor.to_string()), "an answer of another length");
+        }
+    }
+
+    /// A stream that is cut short at the deadline says so, in time; and where it may be, nothing else becomes of it.
+    fn check_partial(&self, record: &Record) {
+        let partial = record.policy.on_deadline == OnDeadline::Partial;
+        if record.untaken || record.gone {
+            return;
+        }
+        if record.outcome() != "partial" {
+            let shown = self.listener.as_ref().is_some_and(|listener| listener.heard.content);
+            let late = record.outcome() == "deadline_exceeded";
+            assert!(!(late && partial && shown), "a stream that could have been cut short");
+            return;
+        }
+        assert!(partial, "cut short against the policy");
+        let total_ms = record.events.iter().find_map(|(_, event)| match event {
+            Event::CallEnded { total_ms, .. } => Some(record.begins_at + total_ms),
+            _ => None,
+        });
+        let follows_jobs = self.attempts.iter().any(|attempt| attempt.request.is_none());
+        let early = total_ms.is_some_and(|at| at + PARTIAL_MS < record.deadline_ms);
+        assert!(!early || follows_jobs, "cut short at {total_ms:?}, the deadline is {}", record.deadline_ms);
+        if let Some(listener) = &self.listener {
+            assert!(listener.heard.content, "cut short where nothing was shown");
+            let told = |event: &Value| event["fairlead"]["truncated"] == "deadline";
+            assert_eq!(listener.heard.events().iter().filter(|event| told(event)).count(), 1, "{}", record.text());
+        } else {
+            assert!(spliced::is_internal(record), "a call that cannot be cut short");
+            assert_eq!(record.header("x-fairlead-truncated"), Some("deadline"));
+        }
+    }
+
+    /// What the client has read at the end is what was said, and what there was to say.
+    fn check_said(&self, record: &Record) {
+        if record.untaken || record.gone || record.ask.choices != 1 {
+            return;
+        }
+        let outcome = record.outcome();
+        let (ok, ended) = (outcome == "ok", matches!(outcome, "ok" | "partial"));
+        let all_count = |sent: &Sent| sent.chunks.iter().any(|chunk| chunk.starts_with(b"{\"count\"")) && !sent.aborted;
+        let counted = record.requests.iter().filter(|sent| sent.counts()).all(all_count);
+        let splices = |record: &Record| {
+            record.events.iter().filter(|(_, event)| matches!(event, Event::ResumeStarted { .. })).count()
+        };
+        if let Some(answer) = &self.assembled {
+            let (text, finish) = match spliced::assembled(answer) {
+                Some(answer) => answer,
+                None => (answer["error"]["partial"].as_str().unwrap_or_default(), None),
+            };
+            assert!(!ended || finish.is_some(), "no end: {answer}");
+            let of_job = self.attempts.iter().any(|attempt| attempt.request.is_none());
+            let odd = self.attempts.iter().any(|attempt| attempt.plain.odd);
+            let is_it = |attempt: &Attempt| format!("{}{}", attempt.begun, attempt.plain.said) == text;
+            let proves = |attempt: &Attempt| !ok || attempt.plain.whole || finish == Some("length");
+            let said = self.attempts.iter().any(|attempt| is_it(attempt) && proves(attempt));
+            assert!(said || of_job || odd || text.is_empty() && !ok, "nobody has said {text:?}");
+            if let Some(speech) = &self.speech {
+                let counted = counted && !of_job;
+                Heard { text, finish, ok, splices: splices(record), counted }.check(speech);
+            }
+        } else if let (Some(listener), Some(speech)) = (&self.listener, &self.speech) {
+            let events = listener.heard.events();
+            let ends = |event: &Value| event["choices"][0]["finish_reason"].as_str().map(str::to_owned);
+            let finish = events.iter().find_map(ends);
+            let (text, splices) = (&*listener.heard.said, splices(record));
+            Heard { text, finish: finish.as_deref(), ok, splices, counted }.check(speech);
+            if ended {
+                let speaker = self.speaker().map(|place| &self.attempts[place]);
+                let counts_lost = speaker.is_some_and(|Attempt { request, plain, .. }| {
+                    let counts = |event: &Value| event["choices"].as_array().is_some_and(Vec::is_empty);
+                    request.is_some() && plain.whole && !plain.failed && !plain.events().iter().any(counts)
+                });
+                spliced::check_form(record, &listener.heard, speech, splices, counts_lost);
+            }
         }
     }
 }
@@ -444,27 +760,34 @@ fn check_own_words(pieces: &[(u64, Vec<u8>)]) {
     }
 }
 
-/// Whether the answer to this request is an event stream to the core.
 /// Whether a failure is being explained that lies with the endpoint.
 fn explains(sent: &Sent, attempt: &Attempt) -> bool {
     let failed = |head: &ResponseHead| !(200..300).contains(&head.status) && !Failure::is_refusal(head.status);
     attempt.cold && sent.head.as_ref().is_some_and(failed)
 }
 
+/// Whether the answer to this request is an event stream to the core.
 fn streams(sent: &Sent, record: &Record) -> bool {
-    record.ask.stream && sent.head.as_ref().is_some_and(|head| (200..300).contains(&head.status))
+    let asked = record.ask.stream || spliced::is_internal(record);
+    asked && sent.head.as_ref().is_some_and(|head| (200..300).contains(&head.status))
 }
 
 fn idle_ms(record: &Record) -> u64 {
     record.policy.idle_ms * if record.ask.held_back { 2 } else { 1 }
 }
 
+fn first_token_ms(record: &Record) -> u64 {
+    let streamed = record.ask.streamed().filter(|_| spliced::is_internal(record));
+    record.policy.first_token_for(streamed.as_ref().unwrap_or(&record.ask).body.len())
+}
+
 fn too_long(plain: &Plain) -> bool {
     plain.bytes.len() - plain.open() > MAX_BLOCK || plain.largest > MAX_BLOCK
 }
 
-/// What an endpoint said about being asked again is obeyed.
-fn check_pushback(earlier: &Sent, later: &Sent, record: &Record) {
+/// What an endpoint said about being asked again is obeyed. `continued`: what it refuses may be that it is to go on from
+/// a beginning.
+fn check_pushback(earlier: &Sent, later: &Sent, record: &Record, continued: bool) {
     let Some(head) = &earlier.head else { return };
     let field = |name| head.headers.get(name);
     let hint = field("x-should-retry");
@@ -475,6 +798,7 @@ fn check_pushback(earlier: &Sent, later: &Sent, record: &Record) {
         ..300 | 600.. => return,
         300..400 | 401 | 403 => assert!(!same || hint == Some("true"), "{endpoint} is asked again after a no"),
         400 if hint.is_none() => {}
+        status if continued && Failure::is_refusal(status) => {}
         status if Failure::is_refusal(status) => {
             assert!(hint == Some("true"), "asked again after a refusal of the request itself");
         }

@@ -1,6 +1,9 @@
 //! What the simulated RunPod may do with the jobs of a call.
 
-use super::{answers::Asked, choices::Dice};
+use super::{
+    answers::{Asked, Part},
+    choices::Dice,
+};
 use crate::runpod::{Act, End, Fault, Runpod, Stops, Work};
 use fairlead_core::jobs::Op;
 use serde_json::{Value, json};
@@ -63,8 +66,9 @@ const ERRORS: &[&str] = &[
 ];
 
 impl Queue {
-    pub fn draw(dice: &mut Dice, asked: Asked) -> Self {
-        let works = dice.at_least_one(3, |dice| work(dice, asked));
+    /// `said`: the events of all answers, where that is no matter of chance.
+    pub fn draw(dice: &mut Dice, asked: Asked, said: Option<Vec<Part>>) -> Self {
+        let works = dice.at_least_one(3, |dice| work(dice, asked, said.as_deref()));
         let upsets = dice.some(4, |dice| {
             let op = dice.pick(&[Op::Stream, Op::Status, Op::Submit, Op::Cancel, Op::Health]);
             let from = dice.up_to(9) as u32;
@@ -94,9 +98,16 @@ impl Queue {
     }
 }
 
-fn work(dice: &mut Dice, asked: Asked) -> Work {
+fn work(dice: &mut Dice, asked: Asked, said: Option<&[Part]>) -> Work {
     let every = if dice.one_in(2) { dice.ms().min(3000) } else { 20 };
-    let mut work = if asked.streams() { streaming(dice, asked, every) } else { whole(dice, asked) };
+    let mut work = match said {
+        _ if !asked.streams() => whole(dice, asked),
+        Some(parts) => {
+            let outputs = parts.iter().map(|part| String::from_utf8_lossy(&part.text).as_ref().into());
+            Work::yields(outputs.collect::<Vec<Value>>(), every)
+        }
+        None => streaming(dice, asked, every),
+    };
     let queue_ms = match dice.up_to(4) {
         0 | 1 => 0,
         4 => u64::MAX,

@@ -77,6 +77,26 @@ pub const FAULTS: &[&str] = &[
     "redirect",
 ];
 
+/// Those of them in which nobody says anything.
+const SILENT_FAULTS: &[&str] = &[
+    "reset",
+    "close",
+    "hang",
+    "hang-after-headers",
+    "html",
+    "html-502",
+    "empty-200",
+    "redirect",
+    "engine-dead",
+    "scaling",
+    "context-length",
+    "status",
+    "http-401",
+    "http-429",
+    "http-500",
+    "http-503",
+];
+
 const EVENT_STREAM: (&str, &str) = ("content-type", "text/event-stream; charset=utf-8");
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -91,6 +111,16 @@ enum Ending {
 impl Behaviour {
     pub fn draw(dice: &mut Dice, asked: Asked) -> Self {
         let fault = if dice.up_to(4) < 2 { "ok" } else { dice.pick(FAULTS) };
+        Self::of(dice, asked, fault)
+    }
+
+    /// One that says nothing.
+    pub fn without_content(dice: &mut Dice, asked: Asked) -> Self {
+        let fault = dice.pick(SILENT_FAULTS);
+        Self::of(dice, asked, fault)
+    }
+
+    fn of(dice: &mut Dice, asked: Asked, fault: &'static str) -> Self {
         let begins = if dice.one_in(4) { pause(dice.ms()) } else { vec![] };
         let script = [begins, script(dice, asked, fault)].concat();
         Self { fault, script }
