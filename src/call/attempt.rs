@@ -103,6 +103,8 @@ struct Stream {
     closed: bool,
     /// What proves it whole and follows that is held back in `tail` until the end is known.
     holds_end: bool,
+    /// So is the event with the counts of tokens.
+    holds_usage: bool,
     /// Its errors may be in a gateway's own words.
     of_gateway: bool,
     tail: Vec<u8>,
@@ -222,6 +224,7 @@ impl Attempt {
                 shown: false,
                 closed: false,
                 holds_end: false,
+                holds_usage: false,
                 of_gateway: self.voice == Voice::Gateway,
                 tail: Vec::new(),
                 events: 0,
@@ -470,6 +473,8 @@ impl Stream {
                     let said = if let Seen::Content(said) = seen { Some(said) } else { None };
                     content |= said.is_some();
                     let told = self.proof.take_told();
+                    // Only counts stand behind the end.
+                    self.holds_usage |= had_ended && holds;
                     match (&fields, splice.as_deref_mut()) {
                         (Some(fields), Some(splice)) => {
                             let Some(spliced) = splice.pass(&fields.data).map_err(|Differs| Failure::Differs)? else {
@@ -494,7 +499,6 @@ impl Stream {
                                 transcript.meet(&fields.data);
                                 said.into_iter().for_each(|said| transcript.add(said));
                                 transcript.count(told);
-                                // Only counts stand behind the end.
                                 transcript.usage_told |= had_ended;
                             }
                             if said.is_some() || self.held.len() > MAX_HELD {
@@ -558,7 +562,8 @@ impl Stream {
             out.push(Emit::Bytes(mem::take(&mut self.tail)));
         }
         if self.proof.ends_in_done() && !self.closed {
-            let lacks_usage = |shown: &&Transcript| !shown.usage_told && Terms::read(ask).wants_usage();
+            let told = self.holds_usage;
+            let lacks_usage = |shown: &&Transcript| !told && !shown.usage_told && Terms::read(ask).wants_usage();
             out.extend(shown.filter(lacks_usage).map(|shown| Emit::Bytes(shown.unknown_usage())));
             out.push(Emit::Bytes(b"data: [DONE]\n\n".to_vec()));
         }

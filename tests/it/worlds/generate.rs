@@ -262,7 +262,7 @@ impl Call {
                 world = world.jobs(queue.runpod());
                 continue;
             }
-            world = continues.iter().fold(world, |world, continues| world.continues(endpoint, *continues));
+            world = continues.iter().fold(world, |world, continues| world.continues_at(endpoint, *continues));
             let answers = self.targets.iter().filter(|target| target.endpoint == *endpoint);
             let answers = answers.flat_map(|target| &target.answers).cloned().collect();
             let mut speakers = Speakers::new(endpoint, self.speech.clone(), answers);

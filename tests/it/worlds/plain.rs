@@ -32,6 +32,8 @@ pub struct Plain {
     pub largest: usize,
     /// Something came that can be read in more than one way.
     pub odd: bool,
+    /// An event that is not whole breaks it.
+    pub minds_holes: bool,
 }
 
 /// What one block is.
@@ -48,8 +50,10 @@ pub enum Meaning {
     },
     Error,
     Done,
-    /// No JSON object, or one of another shape.
+    /// No JSON object.
     Malformed,
+    /// A JSON object that is not whole, or of another shape.
+    Hole,
     /// Damaged in a way that JSON readers differ about.
     Odd,
 }
@@ -72,6 +76,7 @@ impl Plain {
             weight: 0,
             largest: 0,
             odd: false,
+            minds_holes: false,
         }
     }
 
@@ -94,7 +99,11 @@ impl Plain {
         }
         self.largest = self.largest.max(block.len());
         match meaning {
-            Meaning::NoEvent | Meaning::Malformed => {}
+            Meaning::Hole if self.minds_holes => {
+                self.failed = true;
+                self.closed_at = Some(block.start);
+            }
+            Meaning::NoEvent | Meaning::Malformed | Meaning::Hole => {}
             Meaning::Odd => self.odd = true,
             Meaning::Error => {
                 self.failed = true;
@@ -154,7 +163,7 @@ impl Meaning {
     pub const fn may_be_dropped(&self, in_front: bool) -> bool {
         match self {
             Self::NoEvent => in_front,
-            Self::Malformed | Self::Odd => true,
+            Self::Malformed | Self::Hole | Self::Odd => true,
             Self::Event { .. } | Self::Error | Self::Done => false,
         }
     }
@@ -220,13 +229,13 @@ fn read(dialect: Dialect, block: &[u8]) -> Meaning {
     }
     let strict: Result<Value, _> = serde_json::from_str(data);
     let lenient = serde_json::from_str::<serde::de::IgnoredAny>(data).is_ok();
+    let other = if data.starts_with('{') { Meaning::Hole } else { Meaning::Malformed };
     match strict {
         Ok(value) if value.is_object() => {
-            if named(dialect) { read_named(&value) } else { read_choices(&value) }.unwrap_or(Meaning::Malformed)
+            if named(dialect) { read_named(&value) } else { read_choices(&value) }.unwrap_or(other)
         }
-        Ok(_) => Meaning::Malformed,
         Err(_) if lenient && data.trim_start().starts_with('{') => Meaning::Odd,
-        Err(_) => Meaning::Malformed,
+        Ok(_) | Err(_) => other,
     }
 }
 

@@ -4,6 +4,9 @@
 //! All of it is judged from outside: by what was sent and read, what the client got and what the
 //! facts say. What a call holds, for one, is what was read less what went on.
 
+mod ends;
+mod pieces;
+
 use super::{
     ledger::Ledger,
     plain::{Meaning, Plain},
@@ -57,6 +60,8 @@ pub struct Promises {
     /// An endpoint without a free place.
     full: Option<&'static str>,
     hedged: bool,
+    /// The core has ended a stream of which all tokens had come.
+    all_came: bool,
     /// A whole answer that was put together.
     assembled: Option<Value>,
     /// The pieces of that attempt.
@@ -133,6 +138,7 @@ impl Promises {
             speech,
             full,
             hedged: false,
+            all_came: false,
             assembled: None,
             pieces_of_it: 0,
             ended: false,
@@ -207,13 +213,15 @@ impl Promises {
             }
         }
         let now = Moment::of(state);
+        let mut plain = Plain::new(record.ask.api.dialect(), record.ask.choices);
+        plain.minds_holes = spliced::keeps(record) && may_go_on;
         self.attempts.push(Attempt {
             request,
             counting: request.is_some_and(|number| state.requests[number].counts()),
             way: None,
             begun: String::new(),
             failed: None,
-            plain: Plain::new(record.ask.api.dialect(), record.ask.choices),
+            plain,
             chunks_seen: 0,
             head: None,
             last_byte: now,
@@ -314,214 +322,6 @@ impl Promises {
             assert!(ms >= least, "`{reason}` ran out after {ms} ms of {least}");
         }
         self.events_seen = state.events.len();
-    }
-
-    fn see_pieces(&mut self, state: &State, record: &Record) {
-        if self.listener.is_none() && record.ask.stream && spliced::keeps(record) {
-            self.listener = Some(Listener::new(Plain::new(record.ask.api.dialect(), record.ask.choices)));
-        }
-        for (at, piece) in &record.pieces[self.pieces_seen..] {
-            assert!(!self.ended, "nothing follows the end: {}", text(piece));
-            assert!(!piece.is_empty(), "an empty piece");
-            self.served_at = *at;
-            let status = record.head.as_ref().expect("a head before the body").status;
-            if let Some(listener) = &mut self.listener {
-                listener.heard.grow(piece);
-            }
-            if spliced::is_internal(record) {
-                self.see_assembled(record, piece);
-            } else if !record.ask.stream || status != 200 {
-                match self.follows_a_job() {
-                    true => self.see_job_piece(piece),
-                    false => self.see_plain_piece(state, record, piece),
-                }
-            } else if piece.starts_with(b": resumed by ") {
-                self.see_splice(state, record, piece);
-            } else if self.listener.as_ref().is_some_and(|listener| listener.splice.is_some()) {
-                self.ended = self.listener.as_ref().is_some_and(|listener| listener.heard.closed_at.is_some());
-            } else if piece.starts_with(b": IN_") || piece == KEEPALIVE {
-                // A job's place in the queue, which the client takes late.
-            } else if !self.see_blocks(state, piece) {
-                match self.follows_a_job() {
-                    true => self.see_job_piece(piece),
-                    false => self.see_end(record, piece),
-                }
-            }
-        }
-        self.pieces_seen = record.pieces.len();
-        if record.broken {
-            assert!(!record.ask.stream && self.shown.is_some(), "only half of a plain answer is broken off");
-        }
-    }
-
-    /// Another attempt goes on behind what the client has.
-    fn see_splice(&mut self, state: &State, record: &Record, piece: &[u8]) {
-        let words = text(piece);
-        let words = words.trim_end().trim_start_matches(": resumed by ");
-        let (way, number) = words.split_once(", attempt ").expect("a way and a number");
-        let place = number.parse::<usize>().expect("a number") - 1;
-        let before = self.speaker().and_then(|place| self.attempts[place].request);
-        let attempt = &self.attempts[place];
-        assert_eq!(attempt.way, Some(way));
-        let listener = self.listener.as_mut().expect("a stream that may be resumed");
-        match way {
-            "continue" => {
-                assert_eq!(record.policy.resume, Resume::Continue);
-                let had = &listener.heard.said;
-                let given = if record.ask.api.path().contains("chat") { spliced::trimmed(had) } else { had };
-                assert_eq!(attempt.begun, given, "what was to be continued");
-                let model = |number: usize| {
-                    serde_json::from_slice::<Value>(&state.requests[number].request.body).expect("JSON")["model"].take()
-                };
-                let models = attempt.request.zip(before).map(|(own, other)| (model(own), model(other)));
-                let (own, other) = models.expect("requests, not jobs");
-                assert_eq!(own, other, "text that no one model has said");
-            }
-            "verify" => assert_ne!(record.policy.resume, Resume::Off),
-            other => panic!("a way that is none: {other}"),
-        }
-        listener.splice(place);
-    }
-
-    /// What the client has read of a stream that went on is what was said, neither more nor less.
-    fn check_text(&self, state: &State, record: &Record) {
-        let Some(listener) = &self.listener else { return };
-        let Some(attempt) = listener.splice.as_ref().map(|splice| &self.attempts[splice.attempt]) else { return };
-        if record.ask.choices != 1 || attempt.request.is_none() || listener.heard.odd || attempt.plain.odd {
-            return;
-        }
-        let gone = state.events.iter().any(
-            |(_, event)| matches!(event, Event::CallEnded { outcome, .. } if !matches!(&**outcome, "ok" | "partial" | "stream_interrupted")),
-        );
-        let late = state.now >= record.deadline_ms;
-        let differs = attempt.failed.as_deref() == Some("differs");
-        let settled = state.taking.count == 0 && !late && !gone && !record.untaken && !differs;
-        let whole = format!("{}{}", attempt.begun, attempt.plain.said);
-        listener.check(&whole, &attempt.plain.thought, settled);
-    }
-
-    /// An answer that was put together is what one attempt has said, behind what it was given; or there is an error.
-    fn see_assembled(&mut self, record: &Record, piece: &[u8]) {
-        self.ended = true;
-        let answer: Value = serde_json::from_slice(piece).expect("JSON, in one piece");
-        let status = record.head.as_ref().expect("a head").status;
-        if (400..500).contains(&status) && answer["error"]["code"].as_str().is_none() {
-            return;
-        }
-        let failed = answer.get("error").is_some();
-        assert_eq!(status == 200, !failed, "{}", text(piece));
-        self.assembled = Some(answer);
-    }
-
-    /// What a job's text must be is judged at its end: here, only that nothing follows an error.
-    fn see_job_piece(&mut self, piece: &[u8]) {
-        if !piece.starts_with(b":") {
-            self.ended = text(piece).contains(r#""error":{"message":"#) && text(piece).contains(r#""code":"#);
-            self.shown = Some(0).filter(|_| !self.ended).or(self.shown);
-            let is_job = |attempt: &Attempt| attempt.request.is_none() && attempt.way.is_none();
-            self.winner = self.attempts.iter().rposition(is_job).filter(|_| !self.ended).or(self.winner);
-        }
-    }
-
-    /// An answer that does not stream is one attempt's, from its first byte on, or the core's error.
-    fn see_plain_piece(&mut self, state: &State, record: &Record, piece: &[u8]) {
-        let attempt = self.speaker().map(|place| &self.attempts[place]);
-        let sent = attempt.and_then(|attempt| Some(&state.requests[attempt.request?]));
-        let from = self.shown.unwrap_or_default();
-        let bytes = attempt.map_or(&[][..], |attempt| &attempt.plain.bytes);
-        if bytes[from..].starts_with(piece) {
-            self.shown = Some(from + piece.len());
-            let over = sent.is_some_and(|sent| sent.over_at.is_some() && !sent.aborted);
-            let whole = over && from + piece.len() == bytes.len();
-            assert!(whole || bytes.len() > MAX_WHOLE, "an answer that is not complete is not shown");
-            let status = record.head.as_ref().map(|head| head.status);
-            assert_eq!(status, sent.and_then(|sent| Some(sent.head.as_ref()?.status)), "with its own status");
-        } else {
-            let error: serde_json::Value = serde_json::from_slice(piece).unwrap_or_default();
-            assert!(error["error"]["code"].is_string(), "neither an endpoint's nor an error: {}", text(piece));
-            assert_eq!(self.shown, None, "no error behind half an answer");
-            self.ended = true;
-        }
-    }
-
-    /// Whether these are blocks of one attempt, always the same, in order, without any that must not be seen.
-    fn see_blocks(&mut self, state: &State, piece: &[u8]) -> bool {
-        if let Some(place) = self.winner {
-            return self.see_blocks_of(place, piece);
-        }
-        // Of two that say the same, the one that was given up first has lost.
-        let given_up = |place: &usize| {
-            let sent = self.attempts[*place].request.map(|number| &state.requests[number]);
-            sent.map(|sent| (std::cmp::Reverse(sent.over_at.unwrap_or(u64::MAX)), sent.aborted))
-        };
-        let mut places: Vec<usize> = (0..self.attempts.len()).rev().collect();
-        places.retain(|place| self.attempts[*place].way.is_none());
-        places.sort_by_key(given_up);
-        places.into_iter().any(|place| self.see_blocks_of(place, piece))
-    }
-
-    fn see_blocks_of(&mut self, place: usize, piece: &[u8]) -> bool {
-        let Some(Attempt { plain, request: Some(_), .. }) = self.attempts.get(place) else { return false };
-        let mut cursor = self.shown.unwrap_or_else(|| plain.start());
-        let in_front = self.pieces_of_it < 2;
-        let mut rest = piece;
-        while !rest.is_empty() {
-            let Some((end, meaning)) = plain.block_at(cursor) else { return false };
-            if let Some(behind) = rest.strip_prefix(&plain.bytes[cursor..end]) {
-                let never = matches!(meaning, Meaning::Malformed | Meaning::Error);
-                assert!(!never, "not for the client, but shown: {}", text(&plain.bytes[cursor..end]));
-                rest = behind;
-            } else if !meaning.may_be_dropped(in_front) {
-                return false;
-            }
-            cursor = end;
-        }
-        assert!(plain.closed_at.is_none_or(|end| cursor <= end), "shown behind the end: {}", text(piece));
-        if !(plain.content || plain.whole || plain.weight > MAX_HELD || plain.odd) {
-            return false;
-        }
-        self.winner = Some(place);
-        self.shown = Some(cursor);
-        self.pieces_of_it += 1;
-        true
-    }
-
-    /// The end that the core puts in: a `[DONE]` that is owed, one behind an answer that is cut short, or an error.
-    fn see_end(&mut self, record: &Record, piece: &[u8]) {
-        self.ended = true;
-        let speaker = self.speaker().map(|place| &self.attempts[place]);
-        let plain = speaker.filter(|attempt| attempt.way.is_none()).map(|attempt| &attempt.plain);
-        let whole = plain.is_some_and(|plain| plain.whole || plain.odd);
-        if piece == DONE {
-            assert!(whole, "[DONE] without proof");
-            assert!(plain.is_some_and(Plain::ends_in_done), "[DONE] where nobody knows it");
-            return;
-        }
-        let reads = read_events(piece);
-        let events: Vec<Value> = reads.iter().map(|(_, data)| serde_json::from_str(data).unwrap_or_default()).collect();
-        if let Some(((_, done), _)) = reads.split_last().filter(|((_, data), _)| data == "[DONE]") {
-            assert!(spliced::keeps(record) && self.shown.is_some(), "{done} behind nothing: {}", text(piece));
-            for event in &events[..events.len() - 1] {
-                let choices = event["choices"].as_array().expect("choices");
-                let ends = |choice: &Value| {
-                    let delta = &choice["delta"];
-                    let says = delta.as_object().is_some_and(|delta| !delta.is_empty());
-                    choice["finish_reason"] == "length" && !says && choice["text"].as_str().unwrap_or_default() == ""
-                };
-                assert!(choices.iter().all(ends), "no end: {event}");
-                assert!(!choices.is_empty() || event["usage"].is_null(), "counts that nobody has told: {event}");
-                assert!(choices.is_empty() || !whole, "a second end: {event}");
-                let all_came =
-                    record.policy.resume != Resume::Off && record.ask.body.windows(6).any(|at| at == b"\"max_t");
-                let truncated = event["fairlead"]["truncated"] == "deadline";
-                assert!(choices.is_empty() || truncated || all_came, "cut short: {event}");
-            }
-            return;
-        }
-        let error = events.last().is_some_and(|event| event["error"]["code"].is_string()) && events.len() == 1;
-        assert!(error, "neither the endpoint's nor an end: {}", text(piece));
-        let whole = plain.is_some_and(|plain| plain.whole && !plain.failed && !plain.odd && !too_long(plain));
-        assert!(!whole, "an error behind a whole stream: {}", text(piece));
     }
 
     fn check_bounds(&self, state: &State, record: &Record) {
@@ -630,122 +430,6 @@ impl Promises {
                 within(attempt.last_content, policy.progress_ms, "content");
             }
             Some(_) => within(attempt.sent, first_token_ms, "content"),
-        }
-    }
-
-    /// The call is over.
-    pub fn check_end(&mut self, record: &Record) {
-        self.check_partial(record);
-        self.check_said(record);
-        // Or it has ended when its tokens were counted, as all had come.
-        let spliced = self.attempts.iter().any(|attempt| attempt.way.is_some());
-        let ambiguous = self.hedged && self.winner.is_none();
-        if spliced || ambiguous || spliced::is_internal(record) {
-            return;
-        }
-        let Some(place) = self.winner.or(self.attempts.len().checked_sub(1)) else { return };
-        let attempt = &mut self.attempts[place];
-        let Some(sent) = attempt.request.map(|number| &record.requests[number]) else { return };
-        let Attempt { plain, .. } = attempt;
-        let outcome = record.outcome();
-        let streamed = streams(sent, record);
-        if streamed && plain.whole && !plain.failed && !plain.odd && !too_long(plain) {
-            assert!(["ok", "client_gone"].contains(&outcome), "{outcome}, of a whole stream");
-        }
-        if outcome != "ok" || record.untaken || record.gone {
-            return;
-        }
-        if record.piped.is_some() {
-            // An event that was cut is ended by a blank line, and then counts.
-            plain.grow(b"\n\n");
-            assert!(plain.whole || plain.odd, "ok, of half a stream");
-            return;
-        }
-        let Attempt { plain, .. } = &self.attempts[place];
-        let cursor = self.shown.expect("an answer was shown");
-        if streamed {
-            assert!(plain.whole || plain.odd, "ok, of half a stream");
-            self.check_nothing_is_kept(plain, cursor);
-        } else {
-            assert_eq!(cursor, plain.bytes.len(), "an answer goes out whole");
-            let head = sent.head.as_ref().expect("a head before the answer");
-            let length = head.headers.get("content-length").filter(|_| head.headers.get("content-encoding").is_none());
-            assert!(length.is_none_or(|length| length == cursor.to_string()), "an answer of another length");
-        }
-    }
-
-    /// A stream that is cut short at the deadline says so, in time; and where it may be, nothing else becomes of it.
-    fn check_partial(&self, record: &Record) {
-        let partial = record.policy.on_deadline == OnDeadline::Partial;
-        if record.untaken || record.gone {
-            return;
-        }
-        if record.outcome() != "partial" {
-            let shown = self.listener.as_ref().is_some_and(|listener| listener.heard.content);
-            let late = record.outcome() == "deadline_exceeded";
-            assert!(!(late && partial && shown), "a stream that could have been cut short");
-            return;
-        }
-        assert!(partial, "cut short against the policy");
-        let total_ms = record.events.iter().find_map(|(_, event)| match event {
-            Event::CallEnded { total_ms, .. } => Some(record.begins_at + total_ms),
-            _ => None,
-        });
-        let follows_jobs = self.attempts.iter().any(|attempt| attempt.request.is_none());
-        let early = total_ms.is_some_and(|at| at + PARTIAL_MS < record.deadline_ms);
-        assert!(!early || follows_jobs, "cut short at {total_ms:?}, the deadline is {}", record.deadline_ms);
-        if let Some(listener) = &self.listener {
-            assert!(listener.heard.content, "cut short where nothing was shown");
-            let told = |event: &Value| event["fairlead"]["truncated"] == "deadline";
-            assert_eq!(listener.heard.events().iter().filter(|event| told(event)).count(), 1, "{}", record.text());
-        } else {
-            assert!(spliced::is_internal(record), "a call that cannot be cut short");
-            assert_eq!(record.header("x-fairlead-truncated"), Some("deadline"));
-        }
-    }
-
-    /// What the client has read at the end is what was said, and what there was to say.
-    fn check_said(&self, record: &Record) {
-        if record.untaken || record.gone || record.ask.choices != 1 {
-            return;
-        }
-        let outcome = record.outcome();
-        let (ok, ended) = (outcome == "ok", matches!(outcome, "ok" | "partial"));
-        let all_count = |sent: &Sent| sent.chunks.iter().any(|chunk| chunk.starts_with(b"{\"count\"")) && !sent.aborted;
-        let counted = record.requests.iter().filter(|sent| sent.counts()).all(all_count);
-        let splices = |record: &Record| {
-            record.events.iter().filter(|(_, event)| matches!(event, Event::ResumeStarted { .. })).count()
-        };
-        if let Some(answer) = &self.assembled {
-            let (text, finish) = match spliced::assembled(answer) {
-                Some(answer) => answer,
-                None => (answer["error"]["partial"].as_str().unwrap_or_default(), None),
-            };
-            assert!(!ended || finish.is_some(), "no end: {answer}");
-            let of_job = self.attempts.iter().any(|attempt| attempt.request.is_none());
-            let odd = self.attempts.iter().any(|attempt| attempt.plain.odd);
-            let is_it = |attempt: &Attempt| format!("{}{}", attempt.begun, attempt.plain.said) == text;
-            let proves = |attempt: &Attempt| !ok || attempt.plain.whole || finish == Some("length");
-            let said = self.attempts.iter().any(|attempt| is_it(attempt) && proves(attempt));
-            assert!(said || of_job || odd || text.is_empty() && !ok, "nobody has said {text:?}");
-            if let Some(speech) = &self.speech {
-                let counted = counted && !of_job;
-                Heard { text, finish, ok, splices: splices(record), counted }.check(speech);
-            }
-        } else if let (Some(listener), Some(speech)) = (&self.listener, &self.speech) {
-            let events = listener.heard.events();
-            let ends = |event: &Value| event["choices"][0]["finish_reason"].as_str().map(str::to_owned);
-            let finish = events.iter().find_map(ends);
-            let (text, splices) = (&*listener.heard.said, splices(record));
-            Heard { text, finish: finish.as_deref(), ok, splices, counted }.check(speech);
-            if ended {
-                let speaker = self.speaker().map(|place| &self.attempts[place]);
-                let counts_lost = speaker.is_some_and(|Attempt { request, plain, .. }| {
-                    let counts = |event: &Value| event["choices"].as_array().is_some_and(Vec::is_empty);
-                    request.is_some() && plain.whole && !plain.failed && !plain.events().iter().any(counts)
-                });
-                spliced::check_form(record, &listener.heard, speech, splices, counts_lost);
-            }
         }
     }
 }
