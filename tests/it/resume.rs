@@ -557,7 +557,7 @@ fn a_completion_with_empty_events_goes_on_behind_all_of_its_text() {
     let says = |text: &str| event(json!({ "choices": [{ "index": 0, "text": text, "finish_reason": null }] }));
     let begun = [opened(), says(""), says("A"), says(""), says(" fairlead"), reset()].concat();
     let world = World::new().endpoint("a", [begun]).engine("a", Engine::of(&TEXT)).policy(resume("continue"));
-    let record = world.run(completions());
+    let record = world.run(completions().with("max_tokens", 100));
     assert_eq!(ways(&record), ["continue at a"]);
     let said = |(_, data): &(String, String)| {
         let event: Value = serde_json::from_str(data).unwrap_or_default();

@@ -214,7 +214,7 @@ impl Promises {
         }
         let now = Moment::of(state);
         let mut plain = Plain::new(record.ask.api.dialect(), record.ask.choices);
-        plain.minds_holes = spliced::keeps(record) && may_go_on;
+        plain.minds_holes = spliced::keeps(record) && may_go_on && record.ask.choices == 1;
         self.attempts.push(Attempt {
             request,
             counting: request.is_some_and(|number| state.requests[number].counts()),

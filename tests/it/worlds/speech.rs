@@ -356,8 +356,12 @@ impl Answer {
         };
         let choice = |delta: Value, text: &str, finish: Option<&str>, tokens: usize| {
             let choice = match self.chat {
-                true => json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish }),
-                false => json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish }),
+                true => {
+                    json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish, "token_ids": null })
+                }
+                false => {
+                    json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish, "token_ids": null })
+                }
             };
             event(json!([choice]), (self.usage && self.continuous).then(|| usage(tokens)))
         };

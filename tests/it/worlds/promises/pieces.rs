@@ -56,7 +56,10 @@ impl Promises {
                 assert_eq!(record.policy.resume, Resume::Continue);
                 let had = &listener.heard.said;
                 let given = if record.ask.api.path().contains("chat") { spliced::trimmed(had) } else { had };
-                assert_eq!(attempt.begun, given, "what was to be continued");
+                // Where events may end inside of tokens, the last word is not given.
+                let holds_back = record.ask.body.windows(7).any(|at| at == b"\"stop\":");
+                let word = given.strip_prefix(&*attempt.begun).expect("the beginning of what the client has");
+                assert!(word.is_empty() || holds_back && word.split_whitespace().count() <= 1, "{word:?} is not given");
                 let model = |number: usize| {
                     serde_json::from_slice::<Value>(&state.requests[number].request.body).expect("JSON")["model"].take()
                 };
