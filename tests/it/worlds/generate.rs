@@ -153,7 +153,10 @@ impl Call {
         let client_place = dice.pick(&[None, None, Some(0), Some(1)]);
         let asked = dice.pick(Asked::ALL);
         let kib = if dice.one_in(8) { dice.index(6) } else { 0 };
-        let mut policy = vec![("deadline_ms", if dice.one_in(2) { 1 + dice.ms() } else { 60_000 })];
+        let speech = (asked.is_of_one_text() && !dice.one_in(3)).then(|| Rc::new(Speech::draw(dice)));
+        // Whoever has much to say is given the time for it, mostly.
+        let sides = if speech.is_some() { 5 } else { 2 };
+        let mut policy = vec![("deadline_ms", if dice.one_in(sides) { 1 + dice.ms() } else { 60_000 })];
         for (field, least, most) in [
             ("headers_ms", 1, u64::MAX),
             ("first_token_ms", 1, u64::MAX),
@@ -166,7 +169,7 @@ impl Call {
             ("prefill_ms_per_kib", 0, 1000),
             ("queue_ms", 1, u64::MAX),
         ] {
-            if dice.one_in(2) {
+            if dice.one_in(sides) {
                 policy.push((field, least + dice.ms().min(most - least)));
             }
         }
@@ -176,11 +179,10 @@ impl Call {
         let internal = dice.one_in(2);
         let hedge = if dice.one_in(3) { Some(Hedge::draw(dice)) } else { None };
         let own_deadline_ms = if dice.one_in(8) { Some(1 + dice.ms()) } else { None };
-        let speech = (asked.is_of_one_text() && !dice.one_in(3)).then(|| Rc::new(Speech::draw(dice)));
         let asked_for = if internal { asked.inside() } else { asked };
         let targets = dice.at_least_one(3, |dice| Target::draw(dice, asked_for, speech.is_some()));
         let full = if dice.one_in(8) { Some(dice.pick(&["b", "a", "c", "d"])) } else { None };
-        let client = dice.some(3, Habit::draw);
+        let client = if speech.is_some() && dice.one_in(2) { Vec::new() } else { dice.some(3, Habit::draw) };
         let takes_jobs = targets.iter().any(|target| target.endpoint == "d");
         let seed = dice.up_to(u64::MAX);
         let model = targets.iter().find(|target| target.endpoint == "d").and_then(|target| target.model);
@@ -291,8 +293,10 @@ impl Call {
         if let Some(ms) = self.own_deadline_ms {
             wanted = wanted.within(ms);
         }
-        let full = self.full.filter(|_| case.room.is_some());
-        let leases = full.map(|name| self.take_places(fleet, name, case.room, begins_at));
+        let leases = self.full.map(|name| Self::take_places(fleet, name, case.room.unwrap_or_default(), begins_at));
+        // A call that was dropped may still have one of them, until its deadline.
+        let taken = leases.as_ref().map_or(0, Vec::len);
+        let full = self.full.filter(|_| taken > 0 && Some(taken) == case.room.map(|room| room as usize));
         let said = self.speech.clone().filter(|_| self.tells_one_text());
         let mut promises = Promises::new(fleet, &case.budget, said, full);
         let record = world.run_watched(wanted, &mut |state, record| {
@@ -314,18 +318,12 @@ impl Call {
         record
     }
 
-    /// Others take all places of an endpoint, for as long as this call can last.
-    fn take_places(
-        &self,
-        fleet: &RefCell<Fleet>,
-        name: &str,
-        room: Option<u32>,
-        begins_at: u64,
-    ) -> Vec<(usize, Lease)> {
+    /// Others take all places of an endpoint, for as long as any call can last.
+    fn take_places(fleet: &RefCell<Fleet>, name: &str, room: u32, begins_at: u64) -> Vec<(usize, Lease)> {
         let endpoint = ENDPOINTS.iter().position(|other| *other == name).expect("an endpoint");
         let (mut fleet, now) = (fleet.borrow_mut(), START.after(begins_at));
-        let mut take = |_| fleet.load(endpoint).try_enter(now, now.after(10_000_000), room, None);
-        (0..room.unwrap_or_default()).filter_map(&mut take).map(|lease| (endpoint, lease)).collect()
+        let mut take = |_| fleet.load(endpoint).try_enter(now, now.after(10_000_000), Some(room), None);
+        (0..room).filter_map(&mut take).map(|lease| (endpoint, lease)).collect()
     }
 
     /// Whether it is known from the models' texts what the client may read.
@@ -356,11 +354,12 @@ impl Target {
     fn draw(dice: &mut Dice, asked: Asked, speaks: bool) -> Self {
         let endpoint =
             if speaks { dice.pick(&["a", "b", "c", "a", "b", "d"]) } else { dice.pick(&["a", "b", "c", "d", "d"]) };
-        let model = dice.pick(&[None, None, Some("served"), Some("other")]);
+        let names = [None, None, Some("served"), Some("other"), None, None];
+        let model = dice.pick(if speaks { &names } else { &names[..4] });
         if endpoint == "d" {
             return Self { endpoint, model, continues: None, answers: Vec::new() };
         }
-        let continues = dice.pick(&[None, None, Some(true), Some(false)]);
+        let continues = dice.pick(&[None, None, None, Some(true), Some(true), Some(false)]);
         let answers = dice.at_least_one(4, |dice| Answer::draw(dice, asked, speaks));
         Self { endpoint, model, continues, answers }
     }

@@ -198,7 +198,7 @@ impl Promises {
         assert!(self.shown.is_none() || may_go_on, "nobody is asked behind the first content");
         let of_it = |sent: &Sent| !sent.is_of_job() && sent.attempt() == attempt;
         let request = state.requests.iter().position(of_it);
-        // That of a client that has left is told, but not made.
+        // One that ends while its client takes its time is told, but not made.
         assert!(request.is_some() || endpoint == "d" || is_over(&state.events), "an attempt without a request");
         if let Some(number) = request {
             let at = state.requests[number].at;

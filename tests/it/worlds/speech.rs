@@ -40,7 +40,7 @@ const PHRASES: &[&[&str]] = &[
     &[" 🦀", "é", "e\u{301}"],
     &["\n", "data: [DONE]", "\n\n"],
     &["\\", "\u{1d}", "\u{a0}"],
-    &["</think>", "{\"error\":{}}"],
+    &["{\"error\":{}}", "..."],
 ];
 
 /// One way to tell an answer.
@@ -86,7 +86,9 @@ impl Speech {
     pub fn draw(dice: &mut Dice) -> Self {
         let phrases = dice.some(6, |dice| dice.pick(PHRASES));
         let tokens = [&["Well", ","][..]].into_iter().chain(phrases).flatten().copied().collect::<Vec<_>>();
-        let thoughts = if dice.one_in(6) { vec!["Hm", ". ", "So"] } else { Vec::new() };
+        // Behind that nothing is continued.
+        let tokens = if dice.one_in(12) { [&tokens[..], &["</think>", "Yes"]].concat() } else { tokens };
+        let thoughts = if dice.one_in(10) { vec!["Hm", ". ", "So"] } else { Vec::new() };
         let departs = |dice: &mut Dice| if dice.one_in(2) { Some(dice.index(tokens.len() + 1)) } else { None };
         let departs = [departs(dice), departs(dice), Some(dice.index(tokens.len() + 1))];
         let limit = if dice.one_in(4) { Some(1 + dice.index(12)) } else { None };
@@ -187,7 +189,7 @@ impl Telling {
 
     pub fn draw(dice: &mut Dice) -> Self {
         let breaks =
-            if dice.up_to(3) == 0 { None } else { Some((dice.index(12), dice.pick(&Break::ALL), dice.one_in(3))) };
+            if dice.up_to(3) == 0 { None } else { Some((dice.index(9), dice.pick(&Break::ALL), dice.one_in(3))) };
         let pieces = match dice.up_to(3) {
             0 | 1 => Pieces::Tokens(1 + dice.index(3)),
             2 => Pieces::Letters(1 + dice.index(6)),

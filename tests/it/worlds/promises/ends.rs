@@ -81,8 +81,11 @@ impl Promises {
         }
         let outcome = record.outcome();
         let (ok, ended) = (outcome == "ok", matches!(outcome, "ok" | "partial"));
-        let all_count = |sent: &Sent| sent.chunks.iter().any(|chunk| chunk.starts_with(b"{\"count\"")) && !sent.aborted;
-        let counted = record.requests.iter().filter(|sent| sent.counts()).all(all_count);
+        let all_count =
+            |sent: &&Sent| sent.chunks.iter().any(|chunk| chunk.starts_with(b"{\"count\"")) && !sent.aborted;
+        let counts = record.requests.iter().filter(|sent| sent.counts()).filter(all_count).count();
+        // Where nobody can count, each event is taken for a token, and may be more.
+        let counted = counts == self.attempts.iter().filter(|attempt| attempt.way == Some("continue")).count();
         let splices = |record: &Record| {
             record.events.iter().filter(|(_, event)| matches!(event, Event::ResumeStarted { .. })).count()
         };
@@ -94,7 +97,11 @@ impl Promises {
             assert!(!ended || finish.is_some(), "no end: {answer}");
             let of_job = self.attempts.iter().any(|attempt| attempt.request.is_none());
             let odd = self.attempts.iter().any(|attempt| attempt.plain.odd);
-            let is_it = |attempt: &Attempt| format!("{}{}", attempt.begun, attempt.plain.said) == text;
+            let is_it = |attempt: &Attempt| {
+                let said = format!("{}{}", attempt.begun, attempt.plain.said);
+                let differs = attempt.failed.as_deref() == Some("differs");
+                said == text || differs && said.starts_with(text)
+            };
             let proves = |attempt: &Attempt| !ok || attempt.plain.whole || finish == Some("length");
             let said = self.attempts.iter().any(|attempt| is_it(attempt) && proves(attempt));
             assert!(said || of_job || odd || text.is_empty() && !ok, "nobody has said {text:?}");

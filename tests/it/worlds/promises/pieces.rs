@@ -115,7 +115,9 @@ impl Promises {
 
     /// An answer that does not stream is one attempt's, from its first byte on, or the core's error.
     fn see_plain_piece(&mut self, state: &State, record: &Record, piece: &[u8]) {
-        let attempt = self.speaker().map(|place| &self.attempts[place]);
+        // Of two that are asked, the last to refuse has the word.
+        let refused = self.attempts.iter().position(|attempt| self.hedged && attempt.plain.bytes == piece);
+        let attempt = refused.or(self.speaker()).map(|place| &self.attempts[place]);
         let sent = attempt.and_then(|attempt| Some(&state.requests[attempt.request?]));
         let from = self.shown.unwrap_or_default();
         let bytes = attempt.map_or(&[][..], |attempt| &attempt.plain.bytes);
@@ -169,8 +171,9 @@ impl Promises {
             }
             cursor = end;
         }
-        assert!(plain.closed_at.is_none_or(|end| cursor <= end), "shown behind the end: {}", text(piece));
-        if !(plain.content || plain.whole || plain.weight > MAX_HELD || plain.odd) {
+        if plain.closed_at.is_some_and(|end| cursor > end)
+            || !(plain.content || plain.whole || plain.weight > MAX_HELD || plain.odd)
+        {
             return false;
         }
         self.winner = Some(place);
