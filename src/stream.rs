@@ -13,7 +13,7 @@ pub use transcript::Transcript;
 
 use crate::{
     api::Dialect,
-    json::{Text, items, member, members, pick, text, text_of},
+    json::{Text, items, member, members, pick, read_object, text, text_of},
     sse::Fields,
 };
 use pattern::Pattern;
@@ -150,23 +150,23 @@ impl Proof {
     }
 
     fn observe_choices<'e>(&mut self, data: &'e str) -> Seen<'e> {
-        let Ok([object, error, choices, usage]) = pick(data, &CHUNK) else { return Seen::Malformed };
-        if let Some(error) = error {
+        let Ok(chunk) = read_object::<ChoicesChunk>(data) else { return Seen::Malformed };
+        if let Some(error) = chunk.error {
             return Seen::Error(InBand::from_json(error.get()));
         }
-        if object.is_some_and(is_error) {
+        if chunk.object.is_some_and(is_error) {
             return Seen::Error(InBand::from_json(data));
         }
-        let usage = usage.and_then(told_usage);
-        let Ok(choices) = choices.map_or(Ok(Choices::default()), Choices::read) else { return Seen::Malformed };
-        self.usage = usage.unwrap_or(self.usage);
-        self.told = usage;
-        let Choices { content, text, said, finished, aborted } = choices;
+        if let Some(usage) = chunk.usage {
+            self.usage = usage;
+            self.told = Some(usage);
+        }
+        let Choices { content, text, said, finished, aborted } = chunk.choices.unwrap_or_default();
         if aborted {
             return Seen::Error(InBand { status: None, kind: Some("abort".to_owned()) });
         }
         // One that says nothing does not tell what its text would be.
-        if let Some((index, text)) = text.filter(|_| content && finished.is_empty() && usage.is_none()) {
+        if let Some((index, text)) = text.filter(|_| content && finished.is_empty() && chunk.usage.is_none()) {
             self.learn(index, data, text, said);
         }
         for index in finished.into_iter().filter(|index| *index < self.choices) {
@@ -229,8 +229,17 @@ impl InBand {
     }
 }
 
-/// What is looked at in an event, or an answer, that has choices.
-const CHUNK: [&str; 4] = ["object", "error", "choices", "usage"];
+#[derive(Deserialize)]
+struct ChoicesChunk<'a> {
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    choices: Option<Choices<'a>>,
+    #[serde(default, deserialize_with = "usage")]
+    usage: Option<Usage>,
+}
 
 /// What is looked at in an event of these dialects. `response` is an object with `usage` in it, `message` the same in
 /// `message_start` and a text in an error, `delta` an object in the messages API and a text in responses.
@@ -242,8 +251,14 @@ fn block_text(delta: &RawValue) -> Option<&RawValue> {
     ["text", "thinking", "partial_json"].into_iter().find_map(|name| member(&delta, name))
 }
 
-/// Token counts that an endpoint told. They are only told to the log: what has another shape is passed over, or an
-/// answer would be lost for it.
+/// Token counts are only told to the log: what has another shape there is passed over, or an answer
+/// would be lost for it.
+fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
+    let told = <Option<&RawValue>>::deserialize(deserializer)?;
+    Ok(told.and_then(told_usage))
+}
+
+/// Token counts that an endpoint told.
 pub(crate) fn told_usage(told: &RawValue) -> Option<Usage> {
     // The names that the APIs have for them; some servers send both.
     let names = ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"];
@@ -265,12 +280,6 @@ struct Choices<'a> {
     finished: Vec<usize>,
     /// One of them was given up by the endpoint.
     aborted: bool,
-}
-
-impl<'a> Choices<'a> {
-    fn read(json: &'a RawValue) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json.get())
-    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {

@@ -1,6 +1,6 @@
 //! Answers that did not stream.
 
-use super::{CHUNK, Choices, InBand, Usage, is_error, told_usage};
+use super::{Choices, InBand, Usage, is_error, told_usage};
 use crate::{
     api::Dialect,
     json::{pick, text},
@@ -25,7 +25,8 @@ pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Flaw> {
     if !wants_choices && body.trim_ascii_start().starts_with('[') {
         return serde_json::from_str::<IgnoredAny>(body).map(|_| Usage::default()).map_err(|_| Flaw::Cut);
     }
-    let [object, error, choices, usage] = pick(body, &CHUNK).map_err(|_| Flaw::Cut)?;
+    let [object, error, choices, usage] =
+        pick(body, &["object", "error", "choices", "usage"]).map_err(|_| Flaw::Cut)?;
     if object.is_some_and(is_error) {
         return Err(Flaw::Error(InBand::from_json(body)));
     }
@@ -33,7 +34,7 @@ pub fn check_answer(dialect: Dialect, body: &[u8]) -> Result<Usage, Flaw> {
     if let Some(error) = error.filter(|_| object.is_none_or(|object| object.get() != "\"response\"")) {
         return Err(Flaw::Error(InBand::from_json(error.get())));
     }
-    match choices.map(Choices::read).transpose().map_err(|_| Flaw::Cut)? {
+    match choices.map(|choices| serde_json::from_str::<Choices>(choices.get())).transpose().map_err(|_| Flaw::Cut)? {
         Some(choices) if choices.aborted => Err(Flaw::Error(InBand { status: None, kind: Some("abort".to_owned()) })),
         Some(choices) if wants_choices && choices.finished.is_empty() => Err(Flaw::Empty),
         None if wants_choices => Err(Flaw::Empty),
