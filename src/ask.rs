@@ -186,7 +186,9 @@ fn peek_json(api: Api, body: &[u8]) -> Result<Peeked, Error> {
         Some(Ok(n)) if (1..=16_384).contains(&n) => n,
         Some(_) => return Err(invalid("n", "`n` must be a whole number from 1 to 16384.")),
     };
-    let kind = format.and_then(|format| member(&members(format.get())?, "type")).and_then(text_of);
+    let mistake = || invalid("response_format", "`response_format` must be an object with a `type`.");
+    let format = format.map(|format| pick(format.get(), &["type"])).transpose().map_err(|_| mistake())?;
+    let kind = format.and_then(|[kind]| kind).map(|kind| text_of(kind).ok_or_else(mistake)).transpose()?;
     let json_format = kind.is_some_and(|kind| kind != "text");
     let tools = tools.is_some_and(|tools| tools.get() != "[]");
     // A completion is made for each prompt; elsewhere the field means nothing.
