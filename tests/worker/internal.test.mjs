@@ -32,7 +32,7 @@ const ANSWERS = {
   'token ids': [CHAT, { return_token_ids: true }],
   reasoning: [CHAT, { chat_template_kwargs: { enable_thinking: true } }],
   'reasoning that is cut short': [CHAT, { chat_template_kwargs: { enable_thinking: true }, max_tokens: 4 }],
-  'a stop string': [CHAT, { stop: ['Then'] }],
+  'a stop string': [CHAT, { stop: ['Then'] }, 5],
   'a limit': [CHAT, { max_completion_tokens: 5 }],
   JSON: [CHAT, { sim: {}, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: SCHEMA } } }],
   'a completion': [COMPLETIONS, {}],

@@ -41,12 +41,14 @@ before(async () => {
     endpoints: [
       ...endpointsOf({ first: vllm, second: vllm, refuser: vllm, other: vllm }),
       { ...endpointsOf({ fixed: vllm })[0], continue: false },
+      { ...endpointsOf({ vouched: vllm })[0], continue: true },
     ],
     models: [
       ...Object.entries(MODELS).map(([name, { policy, targets }]) => ({ name, policy, targets: to(...targets) })),
       { name: 'refusing', policy: 'continue', targets: to('refuser') },
       { name: 'renamed', policy: 'continue', targets: [...to('first'), { endpoint: 'other', model: 'another' }] },
       { name: 'mistaken', policy: 'continue', targets: to('first') },
+      { name: 'vouched', policy: 'continue', targets: to('vouched') },
     ],
     policies: { verify: { ...PATIENT, resume: 'verify' }, continue: { ...PATIENT, resume: 'continue' } },
   });
@@ -154,9 +156,27 @@ it('a continuation that lacks the white space which was kept from it is not show
   assert.deepEqual([call.ways, strict(call.text).text], [['continue', 'verify, differs'], TEXT]);
 });
 
-it('a server that ignores what it does not know begins again, and none of that is shown', async () => {
-  // Its answer begins with what the client has; behind white space that was kept from it, it shows.
-  const sim = answers(TEXT, { fault: 'cut', afterEvents: 3 }, { continues: 'ignored' });
-  const call = await calls.stream(CHAT, { model: 'mistaken', sim });
-  assert.deepEqual([call.ways, strict(call.text).text], [['continue', 'verify, differs'], TEXT]);
+describe('a server that is no vLLM is not believed to go on', { concurrency: true }, () => {
+  for (const path of [CHAT, COMPLETIONS]) {
+    it(`${path}: it may begin again, and none of that is shown`, async () => {
+      const places = await breaks(path);
+      await each(places, async ({ afterEvents, shown }) => {
+        const sim = answers(TEXT, { fault: 'cut', afterEvents }, { continues: 'ignored' }, { differsAt: 20 });
+        const call = await calls.stream(path, { model: 'mistaken', sim });
+        const at = JSON.stringify(shown);
+        const isLate = [...shown].length > 20;
+        assert.deepEqual(call.ways, ['continue', 'verify, differs'], at);
+        const stream = strict(call.text, { interrupted: isLate });
+        assert.equal(stream.text, isLate ? shown : await differing(path, 20), at);
+      });
+    });
+  }
+
+  it('but where somebody says that it goes on', async () => {
+    // With that word it is asked whatever its events look like; this one says something else behind the same text.
+    const sim = answers(TEXT, { fault: 'cut', afterEvents: 4 }, { continues: 'ignored', text: ' and more' });
+    const call = await calls.stream(CHAT, { model: 'vouched', sim });
+    assert.deepEqual(call.ways, ['continue']);
+    assert.equal(strict(call.text).text, 'Zürich\n\nhas and more');
+  });
 });
