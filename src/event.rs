@@ -49,8 +49,8 @@ pub enum Event {
         /// `continue`, `verify`, or `anew` where the client has nothing yet.
         way: &'static str,
         /// Why it is not the way that the policy names: `endpoint` (it does not continue), `refused`, `differs`, `model`
-        /// (it is asked for another one), `job`, `reasoning`, `stop`, `structured_output`, `prompt`, `sampling`,
-        /// `max_tokens`, `white_space`, `context` (it is refused with the beginning), or one of those that bar both ways.
+        /// (it is asked for another one), `job`, `reasoning`, `stop`, `structured_output`, `prompt`, `max_tokens`,
+        /// `sampling`, `white_space`, `context` (it would be too long), or one of those that bar both ways.
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<&'static str>,
         /// Bytes of text that the client has.

@@ -148,13 +148,28 @@ describe('the README', () => {
     const page = readFileSync(new URL('docs/resume.md', repository), 'utf8');
     const files = ['resume.rs', 'call/resume.rs', 'call/attempt.rs', 'stream/transcript.rs'];
     const source = files.map((file) => readFileSync(new URL(`src/${file}`, repository), 'utf8')).join('');
-    const words = /(?:Err|doubt = Some|tear|then_some)\("(\w+)"\)|\(\s*"(\w+)",\s*(?:!chat|ask\.|set\(|is\(|kind)/g;
-    const reasons = new Set([...source.matchAll(words)].map(([, word, condition]) => word ?? condition));
+    const said = /(?:Err|ok_or|doubt = Some|tear|then_some)\("(\w+)"\)|\{ "(\w+)" \}/g;
+    const listed = /\(\s*"(\w+)",\s*(?:!chat|ask\.|set\(|is\(|kind|limit|\[)/g;
+    const found = [said, listed].flatMap((words) => [...source.matchAll(words)]);
+    const reasons = new Set(found.map(([, word, other]) => word ?? other));
     // It is told of every failure, and no matter of resuming.
     reasons.delete('nobody_left');
     assert.ok(reasons.size > 18, [...reasons].join());
-    const rows = [...page.matchAll(/^\| (`[^|]*) \|/gm)].flatMap(([, cell]) => [...cell.matchAll(/`(\w+)`/g)]).map(([, word]) => word);
-    assert.deepEqual([...reasons].filter((reason) => !rows.includes(reason)), []);
+    const [section] = page.match(/^## What stands in the way\n[^]*?(?=^## )/m);
+    const rows = [...section.matchAll(/^\| (`[^|]*) \|/gm)].flatMap(([, cell]) => [...cell.matchAll(/`(\w+)`/g)])
+      .map(([, word]) => word).filter((word) => !['why', 'then'].includes(word));
+    assert.deepEqual(rows.toSorted(), [...reasons].toSorted());
+  });
+
+  test('and how vLLM is known, and how long a refusal and a count last', () => {
+    const page = readFileSync(new URL('docs/resume.md', repository), 'utf8');
+    const source = (file) => readFileSync(new URL(`src/${file}`, repository), 'utf8');
+    const [, marks] = source('splice.rs').match(/fn is_of_vllm\([^]*?matches!\(name, ([^)]*)\)/);
+    for (const [, mark] of marks.matchAll(/"(\w+)"/g)) assert.ok(page.includes(`\`${mark}\``), mark);
+    assert.match(source('fleet.rs'), /REFUSED_MS: u64 = 3_600_000;/);
+    assert.match(page, /not asked like that again for an hour/);
+    assert.match(source('call/resume.rs'), /COUNT_MS: u64 = 2000;[^]*COUNT_MS\.min\(now\.until\(self\.deadline\) \/ 4\)/);
+    assert.match(page, /longer than two seconds or a quarter of the time that is left/);
   });
 
   test('tells each policy default as it is', () => {
