@@ -14,7 +14,9 @@ use fairlead_host::{
     exchange::{Fetch, JsChunk},
 };
 use gloo_timers::future::TimeoutFuture;
-use js_sys::{Function, JSON, Reflect};
+use js_sys::{Function, Reflect};
+use serde::Serialize;
+use serde_wasm_bindgen::Serializer;
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
@@ -165,8 +167,7 @@ impl Runtime for PageRuntime {
 
     fn tell(&self, event: &Event) {
         let Some(hear) = &self.hear else { return };
-        let json = serde_json::to_string(event).unwrap_or_default();
-        if let Ok(event) = JSON::parse(&json) {
+        if let Ok(event) = event.serialize(&Serializer::json_compatible()) {
             // It only takes note, in `ts/events.ts`.
             let _ = hear.call1(&JsValue::UNDEFINED, &event);
         }
