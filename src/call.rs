@@ -20,6 +20,7 @@ mod hedge;
 mod internal;
 mod job;
 mod resume;
+mod streamed;
 mod told;
 
 use crate::{

@@ -1,27 +1,26 @@
 //! One attempt of a call: an exchange with one endpoint, from its head to a proved answer.
 
-use super::{Emit, admission::Ticket, job::Follower, resume::Resuming};
+use super::{
+    Emit,
+    admission::Ticket,
+    job::Follower,
+    resume::Resuming,
+    streamed::{Counts, Stream},
+};
 use crate::{
     api::Dialect,
     ask::Ask,
     classify::{Failure, JobFailure},
     deadline::{AttemptTimers, Limits, Timer},
     jobs::{IfJobs, Op},
-    json::{items, member, members, text},
+    json::text,
     message::{Barrier, Headers, ResponseHead},
     provider::{fairlead, runpod, vllm},
-    resume::Terms,
-    splice::{Differs, Splice},
-    sse::Decoder,
-    stream::{Flaw, Proof, Seen, Transcript, Usage, check_answer, is_content},
+    stream::{Flaw, Proof, Transcript, Usage, check_answer},
     time::Instant,
 };
 use serde::de::IgnoredAny;
-use std::{mem, ops::Range};
-
-/// Events without content are held back up to here, so that a failure behind them stays
-/// invisible; a stream that sends more of them is shown as it is.
-const MAX_HELD: usize = 1 << 20;
+use std::mem;
 
 /// An answer that does not stream is held back up to here, so that a cut one can be asked for
 /// again; a larger one flows through.
@@ -90,36 +89,6 @@ enum Reply {
     },
 }
 
-/// A streamed answer and what it has proved.
-#[derive(Debug)]
-struct Stream {
-    headers: Headers,
-    decoder: Decoder,
-    proof: Proof,
-    /// Events before the first content.
-    held: Vec<u8>,
-    shown: bool,
-    /// `[DONE]` has been passed on or put in: nothing may follow.
-    closed: bool,
-    /// What proves it whole and follows that is held back in `tail` until the end is known.
-    holds_end: bool,
-    /// So is the event with the counts of tokens.
-    holds_usage: bool,
-    /// Its errors may be in a gateway's own words.
-    of_gateway: bool,
-    tail: Vec<u8>,
-    events: u64,
-    malformed: u64,
-}
-
-/// What a stream counted, for the log.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) events: u64,
-    pub(super) malformed: u64,
-    pub(super) usage: Usage,
-}
-
 impl Attempt {
     pub(super) fn new(id: u32, target: usize, now: Instant, limits: Limits) -> Self {
         let timers = AttemptTimers::new(now, limits);
@@ -172,7 +141,7 @@ impl Attempt {
     /// What proves a stream whole is not shown before its end: a job's outputs are checked there.
     pub(super) fn hold_end(&mut self) {
         if let Reply::Stream(stream) = &mut self.reply {
-            stream.holds_end = true;
+            stream.hold_end();
         }
     }
 
@@ -216,20 +185,9 @@ impl Attempt {
             if !wanted {
                 return Err(Failure::Invalid("something else than the event stream that was asked for"));
             }
-            self.reply = Reply::Stream(Box::new(Stream {
-                headers: head.headers,
-                decoder: Decoder::default(),
-                proof: Proof::new(ask.api.dialect(), ask.choices),
-                held: Vec::new(),
-                shown: false,
-                closed: false,
-                holds_end: false,
-                holds_usage: false,
-                of_gateway: self.voice == Voice::Gateway,
-                tail: Vec::new(),
-                events: 0,
-                malformed: 0,
-            }));
+            let of_gateway = self.voice == Voice::Gateway;
+            let proof = Proof::new(ask.api.dialect(), ask.choices);
+            self.reply = Reply::Stream(Box::new(Stream::new(head.headers, proof, of_gateway)));
             return Ok(());
         }
         if !wanted {
@@ -319,9 +277,10 @@ impl Attempt {
 
     /// Those of so many choices whose ends the client has not got.
     pub(super) fn open_choices(&self, choices: usize) -> Vec<usize> {
-        let Reply::Stream(stream) = &self.reply else { return (0..choices).collect() };
-        let held = ends_in(&stream.tail);
-        (0..choices).filter(|index| held.contains(index) || !stream.proof.has_ended(*index)).collect()
+        match &self.reply {
+            Reply::Stream(stream) => stream.open_choices(choices),
+            _ => (0..choices).collect(),
+        }
     }
 
     /// The response is at its end: either the answer is whole, or this attempt has failed.
@@ -391,7 +350,7 @@ impl Attempt {
 
     /// Whether the answer is a stream whose bytes so far end with a whole event.
     pub(super) fn is_between_events(&self) -> bool {
-        matches!(&self.reply, Reply::Stream(stream) if stream.decoder.is_between_blocks())
+        matches!(&self.reply, Reply::Stream(stream) if stream.is_between_events())
     }
 
     /// Ends an event that was cut in the middle and has gone out as it was.
@@ -428,7 +387,7 @@ impl Attempt {
     /// Whether the answer is a stream that has proved itself whole, even if its end is missing. That
     /// of a job has not: only the job's end tells whether outputs of it were lost.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(&self.reply, Reply::Stream(stream) if stream.proof.is_whole() && !stream.holds_end)
+        matches!(&self.reply, Reply::Stream(stream) if stream.is_whole())
     }
 
     /// Whether it has been told no, and only hears why.
@@ -438,171 +397,10 @@ impl Attempt {
 
     pub(super) fn counts(&self) -> Counts {
         match &self.reply {
-            Reply::Stream(stream) => {
-                Counts { events: stream.events, malformed: stream.malformed, usage: stream.proof.usage() }
-            }
+            Reply::Stream(stream) => stream.counts(),
             _ => Counts { usage: self.usage, ..Counts::default() },
         }
     }
-}
-
-impl Stream {
-    fn on_chunk(
-        &mut self,
-        now: Instant,
-        chunk: &[u8],
-        timers: &mut AttemptTimers,
-        mut transcript: Option<&mut Transcript>,
-        mut splice: Option<&mut Splice>,
-        out: &mut Vec<Emit>,
-    ) -> Result<(), Failure> {
-        if self.closed {
-            return Ok(());
-        }
-        let mut at = 0;
-        let mut content = false;
-        let too_long = Failure::Invalid("an event of more than 16 MiB");
-        while let Some(block) = self.decoder.next(chunk, &mut at).map_err(|_| too_long.clone())? {
-            let fields = block.fields();
-            self.events = self.events.saturating_add(fields.is_some().into());
-            let had_ended = transcript.is_some() && self.proof.is_whole();
-            let seen = fields.as_ref().map_or(Seen::Nothing, |fields| self.proof.observe(fields));
-            let holds = self.holds_end && self.proof.is_whole();
-            match seen {
-                Seen::Nothing | Seen::Content(_) => {
-                    let said = if let Seen::Content(said) = seen { Some(said) } else { None };
-                    content |= said.is_some();
-                    let told = self.proof.take_told();
-                    // Only counts stand behind the end.
-                    self.holds_usage |= had_ended && holds;
-                    match (&fields, splice.as_deref_mut()) {
-                        (Some(fields), Some(splice)) => {
-                            let Some(spliced) = splice.pass(&fields.data).map_err(|Differs| Failure::Differs)? else {
-                                continue;
-                            };
-                            let event = [b"data: ", spliced.json.as_bytes(), b"\n\n"].concat();
-                            if holds {
-                                self.tail.extend_from_slice(&event);
-                                continue;
-                            }
-                            if let Some(transcript) = transcript.as_deref_mut() {
-                                transcript.add(spliced.said());
-                                transcript.count(spliced.usage);
-                                transcript.usage_told |= had_ended;
-                            }
-                            self.shown = true;
-                            out.push(Emit::Bytes(event));
-                        }
-                        _ if holds => self.tail.extend_from_slice(block.bytes),
-                        (fields, _) => {
-                            if let (Some(transcript), Some(fields)) = (&mut transcript, fields) {
-                                transcript.meet(&fields.data);
-                                said.into_iter().for_each(|said| transcript.add(said));
-                                transcript.count(told);
-                                transcript.usage_told |= had_ended;
-                            }
-                            if said.is_some() || self.held.len() > MAX_HELD {
-                                show(&mut self.shown, &mut self.held, out);
-                            }
-                            if self.shown {
-                                pass_on(block.bytes, block.range, out);
-                            } else if fields.is_some() {
-                                self.held.extend_from_slice(block.bytes);
-                            }
-                        }
-                    }
-                }
-                Seen::Malformed => {
-                    self.malformed = self.malformed.saturating_add(1);
-                    // A piece of the text is lost with it, behind which another endpoint can go on.
-                    let cut = fields.is_some_and(|fields| fields.data.starts_with(b"{"));
-                    if cut && transcript.as_deref().is_some_and(|transcript| transcript.minds_holes) {
-                        return Err(Failure::Invalid("an event that is not whole"));
-                    }
-                }
-                Seen::Error(error) => {
-                    let own =
-                        block.fields().filter(|_| self.of_gateway).and_then(|fields| fairlead::event(&fields.data));
-                    return Err(own.unwrap_or(Failure::InBand(error)));
-                }
-                Seen::Done if !self.proof.is_whole() => return Err(Failure::Cut),
-                Seen::Done if holds => {
-                    self.tail.extend_from_slice(block.bytes);
-                    self.closed = true;
-                    return Ok(());
-                }
-                Seen::Done => {
-                    show(&mut self.shown, &mut self.held, out);
-                    pass_on(block.bytes, block.range, out);
-                    self.closed = true;
-                    timers.on_finished(now);
-                    return Ok(());
-                }
-            }
-        }
-        if content {
-            timers.on_content(now);
-        }
-        if self.proof.is_whole() && !self.holds_end {
-            timers.on_finished(now);
-        }
-        Ok(())
-    }
-
-    /// No more bytes: whole if the dialect's own proof says so, and then with the end it owes.
-    fn finish(&mut self, shown: Option<&Transcript>, ask: &Ask, out: &mut Vec<Emit>) -> Result<(), Failure> {
-        if self.closed && self.tail.is_empty() {
-            return Ok(());
-        }
-        if !self.proof.is_whole() {
-            return Err(Failure::Cut);
-        }
-        show(&mut self.shown, &mut self.held, out);
-        if !self.tail.is_empty() {
-            out.push(Emit::Bytes(mem::take(&mut self.tail)));
-        }
-        if self.proof.ends_in_done() && !self.closed {
-            let told = self.holds_usage;
-            let lacks_usage = |shown: &&Transcript| !told && !shown.usage_told && Terms::read(ask).wants_usage();
-            out.extend(shown.filter(lacks_usage).map(|shown| Emit::Bytes(shown.unknown_usage())));
-            out.push(Emit::Bytes(b"data: [DONE]\n\n".to_vec()));
-        }
-        self.closed = true;
-        Ok(())
-    }
-}
-
-/// Lets what was held back out, once.
-fn show(shown: &mut bool, held: &mut Vec<u8>, out: &mut Vec<Emit>) {
-    *shown = true;
-    if !held.is_empty() {
-        out.push(Emit::Bytes(mem::take(held)));
-    }
-}
-
-/// Lets a block out: by reference where the chunk holds it whole, next to its neighbour if it can.
-fn pass_on(bytes: &[u8], range: Option<Range<usize>>, out: &mut Vec<Emit>) {
-    match (range, out.last_mut()) {
-        (Some(range), Some(Emit::Slice(last))) if last.end == range.start => last.end = range.end,
-        (Some(range), _) => out.push(Emit::Slice(range)),
-        (None, _) => out.push(Emit::Bytes(bytes.to_vec())),
-    }
-}
-
-/// The choices that end in these events.
-fn ends_in(events: &[u8]) -> Vec<usize> {
-    let (mut decoder, mut at, mut ends) = (Decoder::default(), 0, Vec::new());
-    while let Ok(Some(block)) = decoder.next(events, &mut at) {
-        let fields = block.fields();
-        let event = fields.as_ref().and_then(|fields| members(str::from_utf8(&fields.data).ok()?));
-        let choices = event.and_then(|event| member(&event, "choices").and_then(items)).unwrap_or_default();
-        for choice in choices.into_iter().filter_map(|choice| members(choice.get())) {
-            if member(&choice, "finish_reason").is_some_and(is_content) {
-                ends.push(member(&choice, "index").and_then(|index| index.get().parse().ok()).unwrap_or_default());
-            }
-        }
-    }
-    ends
 }
 
 fn is_json(media_type: &str) -> bool {
