@@ -239,7 +239,7 @@ impl Call {
         let Ok((way, why)) = self.way(now, attempt.target) else { return };
         let endpoint = self.endpoint_name();
         let Some(interruption) = self.interruption.as_mut() else { return };
-        let Some(shown) = interruption.shown.take() else { return };
+        let Some(mut shown) = interruption.shown.take() else { return };
         interruption.tried = true;
         let bytes = u64::try_from(shown.content().unwrap_or_default().len()).unwrap_or(u64::MAX);
         self.out.push_back(Output::Event(Event::ResumeStarted {
@@ -252,7 +252,12 @@ impl Call {
         let mut resuming = Resuming { way, splice: None, ask: None, beginning: None, counting: None };
         match way {
             Way::Verify => resuming.splice = Splice::of_repeat(&shown),
-            Way::Continue => resuming.beginning = interruption.beginning.clone().ok(),
+            Way::Continue => {
+                resuming.beginning = interruption.beginning.clone().ok();
+                // What is to come again may come in other tokens, with more behind it.
+                let rest = resuming.beginning.as_ref().map_or(0, |beginning| beginning.rest.chars().count());
+                shown.events = shown.events.saturating_sub(u64::try_from(rest).unwrap_or(u64::MAX));
+            }
             Way::Anew => {
                 // Until something comes of it, this is what there is.
                 interruption.shown = Some(shown);

@@ -24,7 +24,7 @@ pub struct Transcript {
     pub usage: Usage,
     /// The event with the counts of the whole answer has come.
     pub usage_told: bool,
-    /// Events with content: each is a token at least.
+    /// Tokens at least: each event with content is one.
     pub events: u64,
 }
 

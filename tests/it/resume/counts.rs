@@ -114,3 +114,17 @@ fn nobody_is_asked_for_no_more_tokens() {
     assert_eq!(record.requests.len(), 1);
     assert_eq!((strict(&record).0, strict(&record).1), (TEXT[..3].concat(), "length".to_owned()));
 }
+
+#[test]
+fn what_comes_again_is_no_token_more() {
+    // The white space of one token comes again as part of another.
+    let says_all = || Engine { counts_nothing: true, ..Engine::of(&["A", "\n\nfoo", " bar", "."]) };
+    let begun = [opened(), role(), says("A"), says("\n\n"), reset()].concat();
+    let record = World::new()
+        .endpoint("a", [begun])
+        .engine("b", says_all().breaking(2, Break::Reset))
+        .engine("a", says_all())
+        .policy(resume("continue"))
+        .run(chat().with("max_tokens", 4));
+    assert_eq!(strict(&record).0, "A\n\nfoo bar.", "{:?}", ways(&record));
+}
