@@ -50,6 +50,10 @@ impl Doors {
         self.policy.clone_from(&record.policy.breaker);
         let content: BTreeSet<&str> =
             record.requests.iter().filter(|sent| !sent.chunks.is_empty()).map(|sent| &*sent.endpoint).collect();
+        let resumed = |attempt: u32| {
+            let resumes = |(_, event): &(u64, Event)| matches!(event, Event::ResumeStarted { attempt: other, .. } if *other == attempt);
+            record.events.iter().any(resumes)
+        };
         for (at, event) in &record.events {
             match event {
                 // Facts wait behind what a slow client has not taken: then nobody knows since when.
@@ -61,7 +65,13 @@ impl Doors {
                     self.open.remove(endpoint);
                     self.probes.remove(endpoint);
                 }
-                Event::AttemptStarted { endpoint, .. } if !record.slow => self.see_attempt(*at, endpoint),
+                Event::AttemptStarted { attempt, endpoint } if !record.slow => {
+                    if resumed(*attempt) {
+                        // Whoever was asked beside the one that broke was let go when that had content.
+                        self.probes.clear();
+                    }
+                    self.see_attempt(*at, endpoint);
+                }
                 Event::AttemptFailed { endpoint, .. } => {
                     self.probes.remove(endpoint);
                 }

@@ -207,7 +207,13 @@ impl Promises {
                 let latest = record.deadline_ms + state.taking.ms(state.now);
                 assert!(at + LEAST_USEFUL_MS <= latest, "asked {at} ms into the call, which is too late");
             }
-            for earlier in state.requests[..number].iter().filter(|sent| !sent.is_of_job() && !sent.counts()) {
+            // Whoever has lost against another is not heard out.
+            let lost = |sent: &Sent| {
+                let fails = |(_, event): &(u64, Event)| matches!(event, Event::AttemptFailed { attempt, .. } if *attempt == sent.attempt());
+                self.hedged && !state.events.iter().any(fails)
+            };
+            let earlier = state.requests[..number].iter().filter(|sent| !sent.is_of_job() && !sent.counts());
+            for earlier in earlier.filter(|sent| !lost(sent)) {
                 let refuses_to_continue = self.attempts[earlier.attempt() as usize - 1].way == Some("continue");
                 check_pushback(earlier, &state.requests[number], record, refuses_to_continue);
             }

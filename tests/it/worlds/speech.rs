@@ -57,6 +57,10 @@ pub struct Telling {
     at_once: bool,
     /// The last token says that it is the last.
     ends_with_token: bool,
+    /// Its role comes with the first token.
+    begins_with_token: bool,
+    /// It shows what may be the beginning of a stop string.
+    hasty: bool,
     /// It goes on from no beginning, and says so with this status.
     refuses: Option<u16>,
     /// Its template keeps white space at the end of a beginning.
@@ -126,12 +130,17 @@ impl Speech {
         [same, &[word], rest].concat()
     }
 
-    /// All that a model says, as far as the client wants to read it.
+    /// All that a model says, with whatever the client wants it to stop before.
     pub fn text(&self, model: &str) -> String {
-        self.until_stop(&self.tokens(model, false).concat()).to_owned()
+        self.tokens(model, false).concat()
     }
 
-    fn until_stop<'a>(&self, text: &'a str) -> &'a str {
+    /// What a client does not want to read.
+    pub const fn stop(&self) -> Option<&'static str> {
+        self.stop
+    }
+
+    pub fn until_stop<'a>(&self, text: &'a str) -> &'a str {
         let end = self.stop.and_then(|stop| text.find(stop));
         &text[..end.unwrap_or(text.len())]
     }
@@ -181,6 +190,8 @@ impl Telling {
             every_ms: 0,
             at_once: false,
             ends_with_token: false,
+            begins_with_token: false,
+            hasty: false,
             refuses: None,
             keeps_white_space: false,
             counts: Counts::Right,
@@ -212,6 +223,8 @@ impl Telling {
             every_ms: if dice.one_in(3) { dice.ms().min(3000) } else { 0 },
             at_once: dice.one_in(6),
             ends_with_token: dice.one_in(4),
+            begins_with_token: dice.one_in(4),
+            hasty: dice.one_in(3),
             refuses: if dice.one_in(8) { Some(dice.pick(&[400, 422, 404])) } else { None },
             keeps_white_space: dice.one_in(3),
             counts: dice.pick(&[&rights[..], &others].concat()),
@@ -289,6 +302,7 @@ struct Answer {
     pieces: Vec<(String, usize)>,
     finish: &'static str,
     ends_with_token: bool,
+    begins_with_token: bool,
     prompt: usize,
     completion: usize,
     usage: bool,
@@ -310,7 +324,15 @@ impl Answer {
         let wanted = speech.until_stop(&rest);
         let thoughts = if begun.is_empty() && chat { speech.thoughts.clone() } else { Vec::new() };
         // Token by token, of which the first may be the rest of one; what is not its own text is one.
-        let (from, to) = (begun.len(), begun.len() + wanted.len());
+        let (from, mut to) = (begun.len(), begun.len() + wanted.len());
+        if let Some(stop) = speech.stop.filter(|_| telling.hasty && wanted.len() < rest.len()) {
+            // Up to the token that makes it one.
+            let ends = tokens.iter().scan(0, |end, token| {
+                *end += token.len();
+                Some(*end)
+            });
+            to = ends.filter(|end| *end < to + stop.len()).max().unwrap_or(to).max(to);
+        }
         let spans = tokens.iter().scan(0, |end, token| {
             let start = std::mem::replace(end, *end + token.len());
             Some(start.max(from)..(*end).min(to))
@@ -331,6 +353,7 @@ impl Answer {
             pieces: pieces(&own, telling.pieces),
             finish,
             ends_with_token: telling.ends_with_token,
+            begins_with_token: telling.begins_with_token,
             prompt: 7 + count(&tokens, &begun),
             completion: thoughts.len() + own.len() + usize::from(limit.is_none()),
             thoughts,
@@ -368,8 +391,11 @@ impl Answer {
             event(json!([choice]), (self.usage && self.continuous).then(|| usage(tokens)))
         };
         let mut events = Vec::new();
+        let role_first = !self.begins_with_token || self.pieces.is_empty() || !self.thoughts.is_empty();
         if self.chat {
-            events.push(choice(json!({ "role": "assistant", "content": "" }), "", None, 0));
+            if role_first {
+                events.push(choice(json!({ "role": "assistant", "content": "" }), "", None, 0));
+            }
             for (place, thought) in self.thoughts.iter().enumerate() {
                 events.push(choice(json!({ "reasoning": thought }), "", None, place + 1));
             }
@@ -379,7 +405,11 @@ impl Answer {
         for (place, (text, tokens)) in self.pieces.iter().enumerate() {
             ended = self.ends_with_token && place + 1 == self.pieces.len();
             let finish = Some(self.finish).filter(|_| ended);
-            events.push(choice(json!({ "content": text }), text, finish, thoughts + tokens));
+            let mut delta = json!({ "content": text });
+            if !role_first && place == 0 {
+                delta["role"] = "assistant".into();
+            }
+            events.push(choice(delta, text, finish, thoughts + tokens));
         }
         if !ended {
             events.push(choice(json!({}), "", Some(self.finish), self.completion));
@@ -454,7 +484,7 @@ impl fmt::Display for Speech {
 impl fmt::Display for Telling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { second, pieces, breaks, before_ms, every_ms, .. } = self;
-        let Self { at_once, ends_with_token, refuses, keeps_white_space, counts, .. } = self;
+        let Self { at_once, ends_with_token, begins_with_token, hasty, refuses, keeps_white_space, counts, .. } = self;
         write!(
             f,
             "tells {pieces:?}, breaks {breaks:?}, {before_ms} ms before it, {every_ms} ms each, counts {counts:?}"
@@ -463,6 +493,8 @@ impl fmt::Display for Telling {
             (*second, "second thoughts"),
             (*at_once, "at once"),
             (*ends_with_token, "ends with its last token"),
+            (*begins_with_token, "begins with its first token"),
+            (*hasty, "shows begun stop strings"),
             (*keeps_white_space, "keeps white space"),
         ];
         for (_, name) in flags.into_iter().filter(|(holds, _)| *holds) {

@@ -73,7 +73,12 @@ pub fn assembled(json: &Value) -> Option<(&str, Option<&str>)> {
 
 /// What stands behind a beginning that a chat's template would trim.
 pub fn trimmed(text: &str) -> &str {
-    text.trim_end_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
+    text.trim_end_matches(is_white_space)
+}
+
+/// What Python takes for white space.
+pub fn is_white_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 /// What a client has read at the end of a call whose models have one text each.
@@ -91,9 +96,14 @@ impl Heard<'_> {
     pub fn check(&self, speech: &Speech) {
         let Self { text, finish, ok, splices, counted } = self;
         let texts = ["m", "served", "other"].map(|model| speech.text(model));
-        assert!(texts.iter().any(|said| said.starts_with(text)), "nobody says {text:?}: {texts:?}");
+        let said: Vec<&String> = texts.iter().filter(|said| said.starts_with(text)).collect();
+        assert!(!said.is_empty(), "nobody says {text:?}: {texts:?}");
+        assert!(speech.stop().is_none_or(|stop| !text.contains(stop)), "{text:?} was to stop before that");
         if *ok && *finish == Some("stop") {
-            assert!(texts.iter().any(|said| said == text), "{text:?} is not all of it: {texts:?}");
+            let all = |said: &&String| {
+                speech.until_stop(said).len() <= text.len() && (speech.stop().is_some() || *said == text)
+            };
+            assert!(said.iter().any(all), "{text:?} is not all of it: {texts:?}");
         }
         let most = speech.limit().filter(|_| *counted);
         let tokens = speech.count(text);
