@@ -402,7 +402,7 @@ impl Call {
     /// Whether a stream may be ended with what there is of it: something, or it would be an empty answer.
     fn may_be_cut_short(&self) -> bool {
         let partial = self.order.policy.on_deadline == OnDeadline::Partial;
-        partial && self.has_shown() && self.shown().is_some_and(|shown| shown.events > 0)
+        partial && self.has_shown() && self.shown().is_some_and(|shown| !shown.is_empty())
     }
 
     /// Ends a stream with what there is of it. False: there is nothing.

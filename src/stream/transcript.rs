@@ -97,6 +97,11 @@ impl Transcript {
         Some(member(&members(str::from_utf8(&self.head).ok()?)?, name)?.get().to_owned())
     }
 
+    /// Whether nothing was shown that says anything.
+    pub const fn is_empty(&self) -> bool {
+        self.gap.is_none() && self.content.is_empty() && self.reasoning.is_empty()
+    }
+
     /// Why the texts are not all that was shown, if they are not.
     pub const fn gap(&self) -> Option<&'static str> {
         self.gap

@@ -120,7 +120,8 @@ fn a_world_that_breaks_a_promise_shrinks_to_its_reason() {
         |record: &Record| record.runpod.is_none() && !record.keepalives().is_empty(),
     ] {
         let small = smallest_that(breaks).to_string();
-        let lines: Vec<&str> = small.lines().skip(1).collect();
+        // What its models would say is told where anybody asks them.
+        let lines: Vec<&str> = small.lines().skip(1).filter(|line| !line.starts_with("  speech ")).collect();
         let [call, target, answer] = &*lines else { panic!("more than one answer:\n{small}") };
         assert!(call.starts_with("call 1: ") && call.matches(", ").count() <= 3, "{call}");
         assert_eq!(*target, "  target a");

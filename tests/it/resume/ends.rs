@@ -238,3 +238,13 @@ fn what_says_nothing_is_not_cut_short_but_late() {
     assert_eq!((record.outcome(), record.ended_at), ("deadline_exceeded", 5000));
     assert!(record.body().len() > 1 << 20, "it was shown none the less");
 }
+
+#[test]
+fn what_comes_again_has_been_shown_all_the_same() {
+    // With stop strings the last word is not given, and is the only one here that is known to be a token.
+    let policy = json!({ "on_deadline": "partial", "resume": "continue", "deadline_ms": 3500 });
+    let begun = [opened(), role(), says("A fairlead"), reset()].concat();
+    let world = World::new().endpoint("a", [begun]).endpoint("b", [opened(), opened()]).policy(policy);
+    let record = world.run(chat().with("stop", json!(["<END>"])));
+    assert_eq!((record.outcome(), text_of(&record)), ("partial", "A fairlead".to_owned()));
+}
