@@ -74,7 +74,9 @@ pub struct Promises {
 
 /// What is known of one attempt from outside.
 struct Attempt {
-    /// Its request; `None` where it is a job, which has many (see [`super::accounts`]).
+    /// Whether it is a job, which has many requests (see [`super::accounts`]).
+    job: bool,
+    /// Its request, if that has been made.
     request: Option<usize>,
     /// That request only asks for a count of tokens.
     counting: bool,
@@ -174,12 +176,16 @@ impl Promises {
             }
         }
         for (place, attempt) in self.attempts.iter_mut().enumerate() {
-            let Some(number) = attempt.request.filter(|_| attempt.counting) else { continue };
-            let of_it = |sent: &&Sent| !sent.is_of_job() && !sent.counts() && sent.attempt() as usize == place + 1;
-            if let Some(sent) = state.requests[number + 1..].iter().find(of_it) {
+            if attempt.job || attempt.request.is_some() && !attempt.counting {
+                continue;
+            }
+            // The latest, which is that for the answer if its tokens are counted already.
+            let of_it = |sent: &Sent| !sent.is_of_job() && sent.attempt() as usize == place + 1;
+            let latest = state.requests.iter().rposition(of_it);
+            if latest != attempt.request {
                 let now = Moment::of(state);
-                attempt.counting = false;
-                attempt.request = state.requests.iter().position(|other| std::ptr::eq(other, sent));
+                attempt.request = latest;
+                attempt.counting = latest.is_some_and(|number| state.requests[number].counts());
                 (attempt.last_byte, attempt.last_content, attempt.sent, attempt.proved) = (now, now, now, now);
             }
         }
@@ -198,8 +204,9 @@ impl Promises {
         assert!(self.shown.is_none() || may_go_on, "nobody is asked behind the first content");
         let of_it = |sent: &Sent| !sent.is_of_job() && sent.attempt() == attempt;
         let request = state.requests.iter().position(of_it);
-        // One that ends while its client takes its time is told, but not made.
-        assert!(request.is_some() || endpoint == "d" || is_over(&state.events), "an attempt without a request");
+        // While its client takes its time it is told, but may be made later, or never.
+        let waits = state.taking.count > 0 || is_over(&state.events);
+        assert!(request.is_some() || endpoint == "d" || waits, "an attempt without a request");
         if let Some(number) = request {
             let at = state.requests[number].at;
             if attempt > 1 {
@@ -222,6 +229,7 @@ impl Promises {
         let mut plain = Plain::new(record.ask.api.dialect(), record.ask.choices);
         plain.minds_holes = spliced::keeps(record) && may_go_on && record.ask.choices == 1;
         self.attempts.push(Attempt {
+            job: endpoint == "d",
             request,
             counting: request.is_some_and(|number| state.requests[number].counts()),
             way: None,
@@ -269,7 +277,7 @@ impl Promises {
 
     /// Whether a job may speak to the client now.
     fn follows_a_job(&self) -> bool {
-        let is_job = |attempt: &Attempt| attempt.request.is_none();
+        let is_job = |attempt: &Attempt| attempt.job;
         match self.winner {
             Some(winner) => is_job(&self.attempts[winner]),
             None => {
@@ -317,7 +325,7 @@ impl Promises {
             attempt.failed = Some(reason.clone());
             assert!(!(attempt.cold && reason == "headers"), "an endpoint that may have to start has no such timer");
             let (since, least) = match &**reason {
-                _ if attempt.request.is_none() => continue,
+                _ if attempt.job => continue,
                 "headers" => (attempt.sent, policy.headers_ms),
                 "first_token" => (attempt.sent, first_token_ms(record)),
                 "idle" => (attempt.last_byte, idle_ms(record)),

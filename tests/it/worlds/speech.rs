@@ -26,7 +26,7 @@ pub struct Speech {
     /// Behind so many tokens `served`, `other` and second thoughts go on differently, if they do.
     departs: [Option<usize>; 3],
     limit: Option<usize>,
-    stop: Option<&'static str>,
+    stop: Option<String>,
     usage: bool,
     continuous: bool,
 }
@@ -96,7 +96,16 @@ impl Speech {
         let departs = |dice: &mut Dice| if dice.one_in(2) { Some(dice.index(tokens.len() + 1)) } else { None };
         let departs = [departs(dice), departs(dice), Some(dice.index(tokens.len() + 1))];
         let limit = if dice.one_in(4) { Some(1 + dice.index(12)) } else { None };
-        let stop = if dice.one_in(8) { Some(dice.pick(&["\n\n", " guides a", "é", "never"])) } else { None };
+        // Some tokens of the text itself, or nothing that comes.
+        let stop = match dice.up_to(6) {
+            6 => {
+                let start = 1 + dice.index(tokens.len() - 1);
+                let end = tokens.len().min(start + 1 + dice.index(4));
+                Some(tokens[start..end].concat())
+            }
+            5 => Some("never".to_owned()),
+            _ => None,
+        };
         Self { tokens, thoughts, departs, limit, stop, usage: dice.one_in(2), continuous: dice.one_in(4) }
     }
 
@@ -110,7 +119,7 @@ impl Speech {
         if let Some(limit) = self.limit {
             wanted = wanted.with("max_tokens", limit);
         }
-        if let Some(stop) = self.stop {
+        if let Some(stop) = &self.stop {
             wanted = wanted.with("stop", json!([stop]));
         }
         wanted
@@ -136,12 +145,12 @@ impl Speech {
     }
 
     /// What a client does not want to read.
-    pub const fn stop(&self) -> Option<&'static str> {
-        self.stop
+    pub fn stop(&self) -> Option<&str> {
+        self.stop.as_deref()
     }
 
     pub fn until_stop<'a>(&self, text: &'a str) -> &'a str {
-        let end = self.stop.and_then(|stop| text.find(stop));
+        let end = self.stop.as_ref().and_then(|stop| text.find(stop));
         &text[..end.unwrap_or(text.len())]
     }
 
@@ -325,7 +334,7 @@ impl Answer {
         let thoughts = if begun.is_empty() && chat { speech.thoughts.clone() } else { Vec::new() };
         // Token by token, of which the first may be the rest of one; what is not its own text is one.
         let (from, mut to) = (begun.len(), begun.len() + wanted.len());
-        if let Some(stop) = speech.stop.filter(|_| telling.hasty && wanted.len() < rest.len()) {
+        if let Some(stop) = speech.stop.as_ref().filter(|_| telling.hasty && wanted.len() < rest.len()) {
             // Up to the token that makes it one.
             let ends = tokens.iter().scan(0, |end, token| {
                 *end += token.len();

@@ -64,7 +64,7 @@ impl Promises {
             Event::CallEnded { total_ms, .. } => Some(record.begins_at + total_ms),
             _ => None,
         });
-        let follows_jobs = self.attempts.iter().any(|attempt| attempt.request.is_none());
+        let follows_jobs = self.attempts.iter().any(|attempt| attempt.job);
         let early = total_ms.is_some_and(|at| at + PARTIAL_MS < record.deadline_ms);
         assert!(!early || follows_jobs, "cut short at {total_ms:?}, the deadline is {}", record.deadline_ms);
         if let Some(listener) = &self.listener {
@@ -98,7 +98,7 @@ impl Promises {
                 None => (answer["error"]["partial"].as_str().unwrap_or_default(), None),
             };
             assert!(!ended || finish.is_some(), "no end: {answer}");
-            let of_job = self.attempts.iter().any(|attempt| attempt.request.is_none());
+            let of_job = self.attempts.iter().any(|attempt| attempt.job);
             let odd = self.attempts.iter().any(|attempt| attempt.plain.odd);
             let is_it = |attempt: &Attempt| {
                 let said = format!("{}{}", attempt.begun, attempt.plain.said);

@@ -78,7 +78,7 @@ impl Promises {
     pub(super) fn check_text(&self, state: &State, record: &Record) {
         let Some(listener) = &self.listener else { return };
         let Some(attempt) = listener.splice.as_ref().map(|splice| &self.attempts[splice.attempt]) else { return };
-        if record.ask.choices != 1 || attempt.request.is_none() || listener.heard.odd || attempt.plain.odd {
+        if record.ask.choices != 1 || attempt.job || listener.heard.odd || attempt.plain.odd {
             return;
         }
         let gone = state.events.iter().any(
@@ -109,7 +109,7 @@ impl Promises {
         if !piece.starts_with(b":") {
             self.ended = text(piece).contains(r#""error":{"message":"#) && text(piece).contains(r#""code":"#);
             self.shown = Some(0).filter(|_| !self.ended).or(self.shown);
-            let is_job = |attempt: &Attempt| attempt.request.is_none() && attempt.way.is_none();
+            let is_job = |attempt: &Attempt| attempt.job && attempt.way.is_none();
             self.winner = self.attempts.iter().rposition(is_job).filter(|_| !self.ended).or(self.winner);
         }
     }
