@@ -270,11 +270,6 @@ impl Attempt {
         self.resuming.as_ref().and_then(|resuming| resuming.ask.as_deref()).unwrap_or(own)
     }
 
-    /// What the client has of the answer, to go on from.
-    pub(super) fn take_transcript(&mut self) -> Option<Box<Transcript>> {
-        self.transcript.take()
-    }
-
     /// Those of so many choices whose ends the client has not got.
     pub(super) fn open_choices(&self, choices: usize) -> Vec<usize> {
         match &self.reply {

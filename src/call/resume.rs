@@ -121,7 +121,7 @@ impl Call {
             return Err("content_shown");
         };
         let (target, unproved) = (attempt.target, attempt.job.is_some());
-        let Some(shown) = attempt.take_transcript() else { return Err("content_shown") };
+        let Some(shown) = attempt.transcript.take() else { return Err("content_shown") };
         let terms = Terms::read(&self.order.ask);
         let beginning = terms.beginning(&shown, self.order.ask.api);
         let bars_verifying = terms.bars_verifying(&shown);
