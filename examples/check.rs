@@ -1,7 +1,8 @@
 //! Says what is wrong with a `CONFIG`; `npm run check` pipes one in.
 //!
 //! Reads a JSON object of bindings from standard input, `{"CONFIG": …, "CONFIG_CLIENTS": …}`, and
-//! the names of the services that the Worker has under `"services"`. Prints one line per mistake
+//! the names of the services and the rate limiting bindings that the Worker has under `"services"` and
+//! `"rate_limiters"`. Prints one line per mistake
 //! and warning; exits with 1 if there is a mistake.
 
 use fairlead_core::settings::{Environment, Settings};
@@ -14,6 +15,7 @@ use std::{
 /// Secrets are set elsewhere, so every name counts as set.
 struct Deployed {
     services: Vec<String>,
+    rate_limiters: Vec<String>,
 }
 
 impl Environment for Deployed {
@@ -23,6 +25,10 @@ impl Environment for Deployed {
 
     fn has_service(&self, name: &str) -> bool {
         self.services.iter().any(|service| service == name)
+    }
+
+    fn has_rate_limiter(&self, name: &str) -> bool {
+        self.rate_limiters.iter().any(|limiter| limiter == name)
     }
 }
 
@@ -35,8 +41,10 @@ fn main() -> ExitCode {
         eprintln!("standard input must hold a JSON object of bindings");
         return ExitCode::from(2);
     };
-    let services = bindings.remove("services").and_then(|names| serde_json::from_value(names).ok()).unwrap_or_default();
-    let reading = Settings::read(bindings, &Deployed { services });
+    let mut names =
+        |kind| bindings.remove(kind).and_then(|names| serde_json::from_value(names).ok()).unwrap_or_default();
+    let deployed = Deployed { services: names("services"), rate_limiters: names("rate_limiters") };
+    let reading = Settings::read(bindings, &deployed);
     for warning in &reading.warnings {
         println!("warning: {warning}");
     }

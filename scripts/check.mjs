@@ -31,7 +31,7 @@ await main(async () => {
   const example = ['--package', 'fairlead-core', '--example', 'check'];
   await must('cargo', ['build', ...example]); // on its own, so that progress is seen
   const code = await run('cargo', ['run', '--quiet', ...example], {
-    input: JSON.stringify({ ...bindings, services }),
+    input: JSON.stringify({ ...bindings, services, rate_limiters: (worker.ratelimits ?? []).map(({ name }) => name) }),
   });
   for (const name of secretsOf(Object.values(bindings).map(parsed))) {
     // A var of this name serves as well, and wrangler refuses a secret beside it.

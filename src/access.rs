@@ -12,10 +12,12 @@ pub fn hash_key(key: &str) -> KeyHash {
 }
 
 /// Somebody with keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
     /// For logs.
     pub name: String,
+    /// By which [`crate::fleet::Fleet`] knows it.
+    pub index: usize,
     /// Any of these opens.
     pub keys: Vec<KeyHash>,
     /// Names of models; `None` means all.
@@ -24,6 +26,32 @@ pub struct Client {
     pub policies: Vec<String>,
     /// RunPod endpoints whose jobs it may submit and follow by itself.
     pub runpod: Vec<String>,
+    /// How much it may ask for.
+    pub limits: Limits,
+}
+
+/// How much a client may ask for; `None`: no bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The rate limiting binding that says whether another call may be made.
+    pub rate_limiter: Option<RateLimiter>,
+    /// Calls in any minute, by the count of one isolate.
+    pub requests_per_minute: Option<u32>,
+    /// Calls at a time, by the count of one isolate.
+    pub max_concurrency: Option<u32>,
+    /// Tokens of one answer.
+    pub max_tokens: Option<u64>,
+    /// Choices of one answer.
+    pub max_n: Option<u32>,
+}
+
+/// A rate limiting binding of the platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimiter {
+    /// Its name.
+    pub binding: String,
+    /// Its period in milliseconds. The binding itself does not tell.
+    pub period_ms: u64,
 }
 
 impl Client {
@@ -64,19 +92,12 @@ mod tests {
     #[test]
     fn any_key_of_a_client_opens_and_no_other() {
         let clients = [
-            Client {
-                name: "a".into(),
-                keys: vec![hash_key("one"), hash_key("two")],
-                models: None,
-                policies: vec![],
-                runpod: vec![],
-            },
+            Client { name: "a".into(), keys: vec![hash_key("one"), hash_key("two")], ..Client::default() },
             Client {
                 name: "b".into(),
                 keys: vec![hash_key("three")],
                 models: Some(vec!["qwen".into()]),
-                policies: vec![],
-                runpod: vec![],
+                ..Client::default()
             },
         ];
         assert_eq!(find(&clients, "two").map(|client| client.name.as_str()), Some("a"));

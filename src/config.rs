@@ -78,6 +78,8 @@ forms! {
         open: bool,
         cors: CorsConfig,
         admin_key_secret: Option<String>,
+        log: Option<LogLevel>,
+        faults: bool,
     }
 
     /// One server.
@@ -94,6 +96,7 @@ forms! {
         max_execution_ms: Option<u64>,
         max_ttl_ms: Option<u64>,
         max_subrequests: Option<u64>,
+        media: Option<Media>,
     }
 
     /// One name that clients may ask for.
@@ -173,6 +176,7 @@ forms! {
         policies: List<String>,
         runpod: List<String>,
         rate_limiter: Option<String>,
+        rate_limiter_period_ms: Option<u64>,
         requests_per_minute: Option<u64>,
         max_concurrency: Option<u64>,
         max_tokens: Option<u64>,
@@ -208,6 +212,28 @@ words! {
         Openai = "openai",
         /// A load-balancer endpoint.
         LoadBalancer = "load_balancer",
+    }
+
+    /// Which calls leave a line in the log.
+    #[derive(Default)]
+    pub enum LogLevel {
+        /// All of them.
+        #[default]
+        Calls = "calls",
+        /// Those that did not end well, or needed more than one attempt.
+        Failures = "failures",
+        /// None. What concerns the gateway itself is still said.
+        Off = "off",
+    }
+
+    /// What pictures and sounds in a request may stand for.
+    #[derive(Default)]
+    pub enum Media {
+        /// Addresses as well, which the server fetches, from inside its own network.
+        #[default]
+        Any = "any",
+        /// `data:` URLs only.
+        Data = "data",
     }
 
     /// How a model's targets are chosen from.

@@ -4,7 +4,7 @@ mod check;
 
 use crate::{
     access::{self, Client},
-    config::{Mistake, Mode, Named, Provider, Strategy, named},
+    config::{LogLevel, Media, Mistake, Mode, Named, Provider, Strategy, named},
     error::{Code, Error},
     policy::Policy,
 };
@@ -28,6 +28,10 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// For the admin routes.
     pub admin_key: Option<Secret>,
+    /// Which calls leave a line in the log.
+    pub log: LogLevel,
+    /// Whether an admin may have attempts fail on purpose.
+    pub faults: bool,
 }
 
 /// One server.
@@ -61,6 +65,8 @@ pub struct Endpoint {
     pub max_subrequests: u32,
     /// Calls that one isolate has it serve at a time.
     pub max_concurrency: Option<u32>,
+    /// What pictures and sounds in a request may stand for.
+    pub media: Media,
 }
 
 /// One name that clients may ask for.
@@ -129,6 +135,10 @@ pub trait Environment {
     fn secret(&self, name: &str) -> Option<String>;
     /// Whether there is a binding of this name that requests can go through.
     fn has_service(&self, name: &str) -> bool;
+    /// Whether there is a rate limiting binding of this name.
+    fn has_rate_limiter(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// What reading `CONFIG` came to.

@@ -2,7 +2,7 @@
 
 use super::{DEFAULT_POLICY, Endpoint, Environment, Model, Reading, Secret, Settings, Target};
 use crate::{
-    access::{self, Client},
+    access::{self, Client, Limits, RateLimiter},
     config::{
         self, ClientConfig, Config, EndpointConfig, List, Mistake, Mode, ModelConfig, Named, PolicyConfig, Provider,
         Strategy, TargetConfig, named,
@@ -78,6 +78,8 @@ impl Check<'_> {
             open: config.open,
             origins: self.origins(&config.cors.origins),
             admin_key: self.secret("admin_key_secret", config.admin_key_secret.as_deref()),
+            log: config.log.unwrap_or_default(),
+            faults: config.faults,
         }
     }
 
@@ -172,6 +174,7 @@ impl Check<'_> {
             max_ttl_ms,
             max_subrequests,
             max_concurrency,
+            media: config.media.unwrap_or_default(),
         }))
     }
 
@@ -268,9 +271,6 @@ impl Check<'_> {
         for ((index, client), name) in (0usize..).zip(list).zip(names) {
             let Some(client) = client else { continue };
             let path = format!("clients[{index}]");
-            for (field, set) in without_effect(client) {
-                self.no_effect(&path, field, set);
-            }
             let takes_all = models.iter().any(|model| model.name == "*");
             let is_model = |name: &str| takes_all || models.iter().any(|model| model.name == name);
             let is_endpoint = |name: &str| endpoints.iter().any(|declared| declared.name == name);
@@ -293,9 +293,37 @@ impl Check<'_> {
                 models: allowed,
                 policies: asked,
                 runpod,
+                index,
+                limits: self.limits(&path, client),
             });
         }
         clients
+    }
+
+    fn limits(&mut self, path: &str, config: &ClientConfig) -> Limits {
+        const MOST: u32 = 1_000_000_000;
+        let mut count =
+            |field: &str, value: Option<u64>| value.map(|value| self.count(path, field, Some(value), 1, 1, MOST));
+        let requests_per_minute = count("requests_per_minute", config.requests_per_minute);
+        let max_concurrency = count("max_concurrency", config.max_concurrency);
+        let max_tokens = count("max_tokens", config.max_tokens).map(u64::from);
+        let max_n = count("max_n", config.max_n);
+        let rate_limiter = config.rate_limiter.as_ref().map(|binding| {
+            if !self.environment.has_rate_limiter(binding) {
+                let message = format!("names the rate limiting binding `{binding}`, which this Worker does not have: add it to wrangler.toml");
+                self.mistake(format!("{path}.rate_limiter"), message);
+            }
+            let period_ms = config.rate_limiter_period_ms.unwrap_or(60_000);
+            if !matches!(period_ms, 10_000 | 60_000) {
+                let message = format!("is {period_ms}; a rate limiting binding has a period of 10000 or 60000");
+                self.mistake(format!("{path}.rate_limiter_period_ms"), message);
+            }
+            RateLimiter { binding: binding.clone(), period_ms }
+        });
+        if config.rate_limiter.is_none() && config.rate_limiter_period_ms.is_some() {
+            self.mistake(format!("{path}.rate_limiter_period_ms"), "is the period of `rate_limiter`, which is missing");
+        }
+        Limits { rate_limiter, requests_per_minute, max_concurrency, max_tokens, max_n }
     }
 
     fn keys(&mut self, path: &str, list: &List<String>) -> Vec<access::KeyHash> {
@@ -389,22 +417,6 @@ impl Check<'_> {
     fn mistake(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.mistakes.push(Mistake::at(path, message));
     }
-
-    fn no_effect(&mut self, path: &str, field: &str, set: bool) {
-        if set {
-            self.warnings.push(Mistake::at(format!("{path}.{field}"), "has no effect in this version"));
-        }
-    }
-}
-
-const fn without_effect(client: &ClientConfig) -> [(&'static str, bool); 5] {
-    [
-        ("rate_limiter", client.rate_limiter.is_some()),
-        ("requests_per_minute", client.requests_per_minute.is_some()),
-        ("max_concurrency", client.max_concurrency.is_some()),
-        ("max_tokens", client.max_tokens.is_some()),
-        ("max_n", client.max_n.is_some()),
-    ]
 }
 
 /// The longest name: two of them stand in a key of Workers KV, which has 512 bytes.

@@ -112,4 +112,8 @@ impl Environment for Bindings<'_> {
     fn has_service(&self, name: &str) -> bool {
         service(self.0, name).is_some()
     }
+
+    fn has_rate_limiter(&self, name: &str) -> bool {
+        Reflect::get(&binding(self.0, name), &JsValue::from_str("limit")).is_ok_and(|limit| limit.is_function())
+    }
 }
