@@ -33,6 +33,11 @@ export function ensureConsumerTools() {
   return installPackages(join(root, 'tests', 'consumers'), 'Installing what others build with', '15 s');
 }
 
+/** What the site is built with. */
+export function ensureSiteTools() {
+  return installPackages(join(root, 'docs'), 'Installing what the site is built with', '10 s');
+}
+
 /** Runs `npm ci` in a folder unless its node_modules holds what its package-lock.json says. */
 async function installPackages(folder, what, usually) {
   const stamp = join(folder, 'node_modules', '.package-lock.sha256');

@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util';
 import { WITHOUT_SDK, ensureSdk } from '../tests/upstream/real-worker.mjs';
 import { build } from './build.mjs';
 import { Failure, main, root, run, step } from './process.mjs';
-import { continueOnPackagedNode, ensureChromium, ensureConsumerTools, ensurePackages } from './setup.mjs';
+import { continueOnPackagedNode, ensureChromium, ensureConsumerTools, ensurePackages, ensureSiteTools } from './setup.mjs';
 
 const SUITES = {
   core: rustTests,
@@ -18,13 +18,16 @@ const SUITES = {
   sdk: () => nodeTests('tests/sdk/*.test.mjs'),
   browser: () => nodeTests('tests/browser/*.test.mjs'),
   consumers: () => nodeTests('tests/consumers/*.test.mjs'),
+  docs: () => nodeTests('tests/docs/*.test.mjs'),
   scripts: () => nodeTests('scripts/*.test.mjs'),
 };
 
 /** Suites that run RunPod's Python package where they can. */
 const REAL_WORKERS = ['upstream', 'worker'];
 /** Those that open pages. */
-const PAGES = ['browser', 'consumers'];
+const PAGES = ['browser', 'consumers', 'docs'];
+/** Those that use what others build with. */
+const CONSUMERS = ['consumers', 'docs'];
 
 /** A test that hangs fails after this long, with its name. */
 const HANGS_AFTER_MS = 600_000;
@@ -43,7 +46,8 @@ await main(async () => {
   // Here, because tests in several processes would find it missing at the same time, and each would try again.
   if (names.some((name) => REAL_WORKERS.includes(name)) && (await ensureSdk()) === null) process.env[WITHOUT_SDK] = '1';
   if (names.some((name) => PAGES.includes(name))) process.env.CHROME_BIN = await ensureChromium();
-  if (names.includes('consumers')) await ensureConsumerTools();
+  if (names.some((name) => CONSUMERS.includes(name))) await ensureConsumerTools();
+  if (names.includes('docs')) await ensureSiteTools();
 
   const results = [];
   for (const name of names) {
