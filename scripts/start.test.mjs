@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
+import { folderOfExamples } from '../tests/docs/stand.mjs';
 import { root } from './process.mjs';
 
 function start(port) {
@@ -98,7 +99,7 @@ describe('npm start', () => {
 
   test('shows what docs/resume.md shows', async () => {
     const page = readFileSync(join(root, 'docs', 'resume.md'), 'utf8');
-    const commands = [...page.matchAll(/^```sh\n([^]*?)^```\n\n```text\n([^]*?)^```/gm)];
+    const commands = [...page.matchAll(/^```sh demo\n([^]*?)^```\n\n```text\n([^]*?)^```/gm)];
     assert.equal(commands.length, [...page.matchAll(/^curl /gm)].length);
     for (const [, command, shown] of commands) {
       const line = command.trim().replace('http://127.0.0.1:8787', `http://127.0.0.1:${port}`);
@@ -111,6 +112,27 @@ describe('npm start', () => {
         assert.notEqual(at, -1, `no ${expected}\nbehind ${line}\nin ${stdout}`);
         rest = rest.slice(at + 1);
       }
+    }
+  });
+
+  test('answers what README.md asks it', async () => {
+    const page = readFileSync(join(root, 'README.md'), 'utf8').replaceAll('http://127.0.0.1:8787', `http://127.0.0.1:${port}`);
+    const examples = (kind) => [...page.matchAll(new RegExp(`^\`\`\`${kind} demo\\n([^]*?)^\`\`\`$`, 'gm'))].map(([, code]) => code);
+    const [lines, programs] = [examples('sh'), examples('js')];
+    assert.ok(lines.length > 0 && programs.length > 0);
+    for (const line of lines) {
+      const { stdout } = await promisify(execFile)('sh', ['-c', `${line.trim()} --silent`]);
+      assert.match(stdout, /data: \[DONE\]\n\n$/);
+    }
+    const folder = await folderOfExamples();
+    try {
+      for (const program of programs) {
+        writeFileSync(join(folder, 'example.mjs'), program);
+        const { stdout } = await promisify(execFile)(process.execPath, ['example.mjs'], { cwd: folder });
+        assert.match(stdout, /^A fairlead guides a line/);
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
     }
   });
 

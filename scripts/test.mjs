@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { WITHOUT_SDK, ensureSdk } from '../tests/upstream/real-worker.mjs';
+import { ensureOpenai } from '../tests/docs/python.mjs';
 import { build } from './build.mjs';
 import { Failure, main, root, run, step } from './process.mjs';
 import { continueOnPackagedNode, ensureChromium, ensureConsumerTools, ensurePackages, ensureSiteTools } from './setup.mjs';
@@ -47,7 +48,7 @@ await main(async () => {
   if (names.some((name) => REAL_WORKERS.includes(name)) && (await ensureSdk()) === null) process.env[WITHOUT_SDK] = '1';
   if (names.some((name) => PAGES.includes(name))) process.env.CHROME_BIN = await ensureChromium();
   if (names.some((name) => CONSUMERS.includes(name))) await ensureConsumerTools();
-  if (names.includes('docs')) await ensureSiteTools();
+  if (names.includes('docs')) await Promise.all([ensureSiteTools(), ensureOpenai()]);
 
   const results = [];
   for (const name of names) {

@@ -29,7 +29,7 @@ const PROSE = ['sh', 'text'];
 function blocksOf(text) {
   const blocks = [];
   let heading = '';
-  for (const [, title, language, code] of text.matchAll(/^#+ (.*)$|^```(\S*)\n([^]*?)^```$/gm)) {
+  for (const [, title, language, code] of text.matchAll(/^#+ (.*)$|^```(\S*).*\n([^]*?)^```$/gm)) {
     if (title !== undefined) heading = title;
     else if (!PROSE.includes(language)) blocks.push({ heading, language, code });
   }

@@ -14,7 +14,7 @@ import { ensureSdk, startWorker } from './real-worker.mjs';
 import { startRunpod } from './runpod.mjs';
 
 const page = readFileSync(new URL('../../docs/handlers.md', import.meta.url), 'utf8');
-const blocks = [...page.matchAll(/^```python\n([^]*?)^```$/gm)].map(([, code]) => code);
+const blocks = [...page.matchAll(/^```python handler\n([^]*?)^```$/gm)].map(([, code]) => code);
 const examples = Object.fromEntries(blocks.map((code) => [/^# (\w+)\.py/.exec(code)?.[1], code]));
 
 /** What the page says in words only. */

@@ -2,51 +2,27 @@
 // the simulation's worker side.
 
 import { spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { capture, root, run, step } from '../../scripts/process.mjs';
+import { root } from '../../scripts/process.mjs';
+import { ensurePython } from '../../scripts/python.mjs';
 import { workerEnvironment } from './runpod/worker-side.mjs';
 import { Watched } from './watched.mjs';
 
 const VENV = join(root, '.tools', 'python');
-const PYTHON = join(VENV, 'bin', 'python');
-const STAMP = join(VENV, 'requirements.sha256');
 const folder = fileURLToPath(new URL('runpod/', import.meta.url));
 const REQUIREMENTS = [join(folder, 'requirements.txt'), join(folder, 'constraints.txt')];
-const NEEDS = 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)';
 
 /** Set in the environment of tests when it is known that the SDK cannot be had. */
 export const WITHOUT_SDK = 'FAIRLEAD_WITHOUT_SDK';
 
 const STARTS_WITHIN_MS = 30_000;
 
-/**
- * The Python that has the SDK, installed unless it is there: 30 s, 200 MB, below .tools. Null, and words that say why,
- * where there is no Python or the packages cannot be had.
- */
+/** The Python that has the SDK: 30 s, 200 MB, below .tools. Null where it cannot be had. */
 export async function ensureSdk() {
   if (process.env[WITHOUT_SDK]) return null;
-  const wanted = createHash('sha256').update(REQUIREMENTS.map((file) => readFileSync(file)).join()).digest('hex');
-  if (existsSync(STAMP) && readFileSync(STAMP, 'utf8') === wanted) return PYTHON;
-
-  const python = ['python3', 'python'].find((name) => capture(name, ['-c', NEEDS]) !== undefined);
-  if (!python) return missing('Python 3.10 or newer, with venv and pip, is missing.');
-  step('Installing RunPod\'s worker SDK into .tools/python', '30 s, once');
-  rmSync(VENV, { recursive: true, force: true });
-  const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--requirement', REQUIREMENTS[0]];
-  for (const [command, args] of [[python, ['-m', 'venv', VENV]], [PYTHON, pip]]) {
-    if ((await run(command, args)) !== 0) return missing(`${[command, ...args].join(' ')} failed.`);
-  }
-  writeFileSync(STAMP, wanted);
-  return PYTHON;
-}
-
-function missing(why) {
-  console.log(`RunPod's worker SDK cannot be run: ${why}`);
-  return null;
+  return ensurePython({ name: 'python', requirements: REQUIREMENTS, what: "RunPod's worker SDK", usually: '30 s, once' });
 }
 
 /**

@@ -14,7 +14,7 @@ const repository = new URL('../../', import.meta.url);
 const readme = readFileSync(new URL('README.md', repository), 'utf8');
 
 /** The blocks of code in one language. */
-const blocks = (language) => [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\`$`, 'gm'))].map(([, code]) => code);
+const blocks = (language) => [...readme.matchAll(new RegExp(`^\`\`\`${language}(?: \\w+)?\\n([^]*?)^\`\`\`$`, 'gm'))].map(([, code]) => code);
 
 /** A gateway as `npm start` serves it, at work on `use`. */
 async function withDemo(use) {
