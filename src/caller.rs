@@ -6,6 +6,7 @@ use crate::{
     message::Headers,
     time::positive_ms,
 };
+use serde::Serialize;
 
 /// The key that was sent: `Authorization: Bearer`, or for the Messages API also `x-api-key`, as
 /// its SDKs do.
@@ -43,20 +44,50 @@ pub fn deadline_ms(headers: &Headers) -> Result<Option<u64>, Error> {
     Ok(headers.get("x-stainless-timeout").and_then(|value| positive_ms(value, 1000)))
 }
 
-/// The trace that the request belongs to, if `traceparent` has the form of W3C Trace Context:
-/// `00-<32 hex>-<16 hex>-<2 hex>` in lower case, neither id all zeros. Of two such fields neither counts.
-pub fn trace_id(headers: &Headers) -> Option<&str> {
-    let mut fields = headers.iter().filter(|(name, _)| *name == "traceparent");
-    let ((_, value), None) = (fields.next()?, fields.next()) else { return None };
-    let mut parts = value.trim_matches([' ', '\t']).split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let id = |part: &str, length| hex(part, length) && part.bytes().any(|byte| byte != b'0');
-    // Later versions may add parts; version ff is forbidden, and 00 has exactly four.
-    let versioned = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
-    (versioned && id(trace, 32) && id(span, 16) && hex(flags, 2)).then_some(trace)
+/// Where in a trace a request stands (W3C Trace Context).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trace {
+    /// The trace.
+    pub trace_id: String,
+    /// This request's own span, the parent of what endpoints do for it.
+    pub span_id: String,
+    /// The span of whoever sent it.
+    pub parent_span_id: String,
+    #[serde(skip)]
+    flags: u8,
+}
+
+/// Flags of a trace that mean something to a later participant: sampled, and a trace id that is random.
+const KNOWN_FLAGS: u8 = 0b11;
+
+impl Trace {
+    /// The trace that the request belongs to, if `traceparent` has the form of the standard:
+    /// `00-<32 hex>-<16 hex>-<2 hex>` in lower case, neither id all zeros. Of two such fields neither counts.
+    /// `span` is the span that begins here.
+    pub fn read(headers: &Headers, span: u64) -> Option<Self> {
+        let mut fields = headers.iter().filter(|(name, _)| *name == "traceparent");
+        let ((_, value), None) = (fields.next()?, fields.next()) else { return None };
+        let mut parts = value.trim_matches([' ', '\t']).split('-');
+        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let hex = |part: &str, length: usize| {
+            part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let id = |part: &str, length| hex(part, length) && part.bytes().any(|byte| byte != b'0');
+        // Later versions may add parts; version ff is forbidden, and 00 has exactly four.
+        let versioned = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
+        let whole = versioned && id(trace, 32) && id(parent, 16) && hex(flags, 2);
+        whole.then(|| Self {
+            trace_id: trace.to_owned(),
+            span_id: format!("{:016x}", span.max(1)),
+            parent_span_id: parent.to_owned(),
+            flags: u8::from_str_radix(flags, 16).unwrap_or_default() & KNOWN_FLAGS,
+        })
+    }
+
+    /// The `traceparent` of what is done for this request.
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
 }
 
 #[cfg(test)]
@@ -101,8 +132,11 @@ mod tests {
     #[test]
     fn a_trace_has_the_form_of_the_standard() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(trace_id(&headers("traceparent", good)), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert!(trace_id(&headers("traceparent", &good.replacen("00", "01", 1).replace("-01", "-01-what"))).is_some());
+        let trace = |value: &str| Trace::read(&headers("traceparent", value), 0xabc);
+        let read = trace(good).unwrap();
+        assert_eq!((&*read.trace_id, &*read.parent_span_id), ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"));
+        assert_eq!(read.traceparent(), "00-0af7651916cd43dd8448eb211c80319c-0000000000000abc-01");
+        assert!(trace(&good.replacen("00", "01", 1).replace("-01", "-01-what")).is_some());
         for bad in [
             &good.to_uppercase(),
             &good.replacen("00", "ff", 1),
@@ -111,7 +145,7 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
             "",
         ] {
-            assert_eq!(trace_id(&headers("traceparent", bad)), None, "{bad}");
+            assert_eq!(trace(bad), None, "{bad}");
         }
     }
 }

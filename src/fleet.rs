@@ -256,6 +256,11 @@ impl Queue {
         }
     }
 
+    /// What it was like when somebody last looked, and when that was.
+    pub const fn seen(&self) -> Option<&(Instant, Health)> {
+        self.looked.as_ref()
+    }
+
     /// Somebody goes to look.
     pub const fn on_look(&mut self, now: Instant) {
         self.asked = Some(now);

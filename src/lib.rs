@@ -67,7 +67,7 @@
 //! wrote: [`config`], [`policy`], [`access`], [`settings`]. What a client sent: [`caller`],
 //! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
 //! [`route`], [`quantile`], [`load`], [`share`], [`sse`], [`stream`], [`resume`], [`splice`], [`assembly`], [`provider`],
-//! [`explain`], [`fleet`]. One call:
+//! [`explain`], [`fleet`], [`journal`], [`status`]. One call:
 //! [`call`]. Its way into the world: [`runtime`], [`drive`].
 
 pub mod access;
@@ -89,6 +89,7 @@ pub mod explain;
 mod find;
 pub mod fleet;
 pub mod jobs;
+pub mod journal;
 mod json;
 pub mod load;
 pub mod message;

@@ -2,6 +2,10 @@
 //!
 //! Plain data for JSON. It holds the names that `CONFIG` gives, and no address, key or prompt.
 
+mod gateway;
+
+pub use gateway::{ConfigStatus, GatewayStatus, IsolateStatus, Refused};
+
 use crate::{
     breaker::{Record, View},
     call,
@@ -103,8 +107,8 @@ impl<'a> Status<'a> {
         heard: &[(Which, Heard)],
     ) -> Self {
         let (mut read_at_ms, mut failed_at_ms) = (None, None);
-        for (which, _) in heard {
-            let channel = &fleet.gate(*which).channel;
+        for (which, _) in breakers(settings) {
+            let channel = &fleet.gate(which).channel;
             read_at_ms = read_at_ms.max(channel.read_at());
             failed_at_ms = failed_at_ms.max(channel.failed_at());
         }

@@ -5,12 +5,13 @@ use crate::{
     call,
     error::{Code, Error},
     fleet::{Fleet, Which},
+    journal::Journal,
     json::{read_object, text},
     policy::BreakerPolicy,
     rng::Rng,
     runtime::{Later, Runtime, Store, StoreError},
     settings::Settings,
-    status::{self, Heard, Status},
+    status::{self, ConfigStatus, GatewayStatus, Heard, IsolateStatus, Status},
 };
 use serde::{Deserialize, Serialize};
 use std::{cell::RefCell, future::poll_fn, pin::Pin, task::Poll};
@@ -21,17 +22,36 @@ const LIVE_MS: u64 = 2000;
 /// KV takes one write a second under a key.
 const LIMITED_MS: u64 = 1100;
 
-/// The answer to `GET /status`.
+/// What this host knows of its endpoints, and what the store says.
 pub async fn status<R: Runtime>(runtime: &R, settings: &Settings, fleet: &RefCell<Fleet>) -> Vec<u8> {
+    let (kind, heard) = look(runtime, settings, true).await;
+    // Numbers and strings: serialising them cannot fail.
+    serde_json::to_vec(&Status::new(settings, &mut fleet.borrow_mut(), runtime.now(), kind, &heard)).unwrap_or_default()
+}
+
+/// The answer to `GET /status`: the same, and what has become of the calls of this isolate. A page that asks every few
+/// seconds does not `ask_store`.
+pub async fn gateway_status<R: Runtime>(
+    runtime: &R,
+    settings: &Settings,
+    fleet: &RefCell<Fleet>,
+    journal: &RefCell<Journal>,
+    about: (IsolateStatus<'_>, ConfigStatus<'_>),
+    ask_store: bool,
+) -> Vec<u8> {
+    let (kind, heard) = look(runtime, settings, ask_store).await;
+    let (fleet, journal) = (&mut *fleet.borrow_mut(), &*journal.borrow());
+    let status = Status::new(settings, fleet, runtime.now(), kind, &heard);
+    serde_json::to_vec(&GatewayStatus::new(status, about, settings, fleet, journal)).unwrap_or_default()
+}
+
+async fn look<R: Runtime>(runtime: &R, settings: &Settings, ask_store: bool) -> (&'static str, Vec<(Which, Heard)>) {
     let store = runtime.store();
-    let heard = match &store {
+    let heard = match store.as_ref().filter(|_| ask_store) {
         Some(store) => hear(runtime, &**store, &status::breakers(settings)).await,
         None => Vec::new(),
     };
-    let kind = store.map_or("none", |store| store.kind());
-    let status = Status::new(settings, &mut fleet.borrow_mut(), runtime.now(), kind, &heard);
-    // Numbers and strings: serialising them cannot fail.
-    serde_json::to_vec(&status).unwrap_or_default()
+    (store.map_or("none", |store| store.kind()), heard)
 }
 
 #[derive(Deserialize)]

@@ -47,6 +47,7 @@ mod framing;
 mod gateway;
 mod hedge;
 mod jobs;
+mod journal;
 mod native;
 mod pushback;
 mod refusals;
