@@ -138,19 +138,19 @@ describe('what an endpoint sees of a request', () => {
   };
   const TOLD = {
     accept: 'text/event-stream', 'openai-beta': 'a=v1', 'anthropic-version': '2023-06-01', 'anthropic-beta': 'b',
-    traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', tracestate: 'vendor=1',
-    'x-session-id': 's-1',
+    tracestate: 'vendor=1', 'x-session-id': 's-1',
   };
+  const TRACE = { traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' };
   // By workerd itself, by its HTTP client, and by Miniflare in front of the network.
   const OWN = ['authorization', 'cf-worker', 'content-length', 'content-type', 'host', 'x-request-id'];
 
   for (const [path, body] of Object.entries({ [CHAT]: BODY, '/v1/messages': { ...BODY, max_tokens: 9 } })) {
     it(`the gateway's own key and id, what steers the answer, and nothing else (${path})`, async () => {
-      const { status } = await raw(path, { body, headers: { ...bearer(CLIENT_KEY), ...SECRETS, ...TOLD } });
+      const { status } = await raw(path, { body, headers: { ...bearer(CLIENT_KEY), ...SECRETS, ...TOLD, ...TRACE } });
       assert.equal(status, 200);
       const [{ headers, rawHeaders }] = vllm.requests;
       assert.equal(headers.authorization, `Bearer ${ENDPOINT_KEY}`);
-      assert.deepEqual(Object.keys(headers).sort(), [...OWN, ...Object.keys(TOLD)].sort());
+      assert.deepEqual(Object.keys(headers).sort(), [...OWN, ...Object.keys(TOLD), ...Object.keys(TRACE)].sort());
       for (const [name, value] of Object.entries(TOLD)) assert.equal(headers[name], value);
       assert.doesNotMatch(JSON.stringify(rawHeaders), /client|203\.0\.113/);
     });

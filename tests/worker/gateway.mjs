@@ -88,7 +88,7 @@ class Isolate {
 }
 
 class Gateway extends EventEmitter {
-  /** What the Worker logged, as objects. */
+  /** What the Worker logged, as objects; what stands in a call's timeline comes before its own line. */
   logs = [];
   /** All that was printed, word for word. */
   printed = [];
@@ -176,13 +176,25 @@ class Gateway extends EventEmitter {
     this.printed.push(message);
     if (level === 'log' && message.startsWith('{')) {
       const line = JSON.parse(message);
-      this.logs.push(line);
       if (line.event === 'internal') this.troubles.push(message);
-      this.emit('line');
+      for (const each of unfolded(line)) {
+        this.logs.push(each);
+        this.emit('line');
+      }
     } else if (!message.includes('does not need to be specified anymore')) {
       this.troubles.push(message);
     }
   }
+}
+
+/** What merely begins is no news. */
+const BEGINNINGS = ['attempt_started', 'job_started'];
+
+/** A call's line behind what led to it, each of that with the fields that say whose it is. */
+function unfolded(line) {
+  const { request_id, trace_id, client, route, model, timeline = [] } = line;
+  const news = timeline.filter(({ event }) => !BEGINNINGS.includes(event));
+  return [...news.map((moment) => ({ request_id, trace_id, client, route, model, ...moment })), line];
 }
 
 function compatibility() {

@@ -253,17 +253,33 @@ describe('an id goes all the way', () => {
 
 describe('a trace goes on at the endpoint', () => {
   const trace = '0af7651916cd43dd8448eb211c80319c';
-  const traceparent = `00-${trace}-b7ad6b7169203331-01`;
+  const parent = 'b7ad6b7169203331';
+  const send = (id, fields) => post(BODY, { headers: { ...JSON_TYPE, ...fields, 'x-request-id': id } });
 
-  it('as it came, and the log names it', async () => {
-    await post(BODY, { headers: { ...JSON_TYPE, traceparent, tracestate: 'a=1,b=2', 'x-request-id': 'traced' } });
+  it('under a span of our own, and the log says where it stands', async () => {
+    await send('traced', { traceparent: `00-${trace}-${parent}-01`, tracestate: 'a=1,b=2' });
     const [{ headers }] = vllm.requests;
-    assert.deepEqual([headers.traceparent, headers.tracestate], [traceparent, 'a=1,b=2']);
-    assert.equal((await gateway.line({ request_id: 'traced' })).trace_id, trace);
+    const [, span] = new RegExp(`^00-${trace}-([0-9a-f]{16})-01$`).exec(headers.traceparent);
+    assert.notEqual(span, parent);
+    assert.equal(headers.tracestate, 'a=1,b=2');
+    const line = await gateway.line({ request_id: 'traced', event: 'call_ended' });
+    assert.deepEqual([line.trace_id, line.span_id, line.parent_span_id], [trace, span, parent]);
   });
 
-  it('but what is no trace is not logged as one', async () => {
-    await post(BODY, { headers: { ...JSON_TYPE, traceparent: 'x"\\', 'x-request-id': 'untraced' } });
-    assert.equal((await gateway.line({ request_id: 'untraced' })).trace_id, undefined);
+  it('and every request is a span of its own', async () => {
+    vllm.reset();
+    for (const id of ['span-1', 'span-2']) await send(id, { traceparent: `00-${trace}-${parent}-00` });
+    assert.equal(new Set(vllm.requests.map(({ headers }) => headers.traceparent)).size, 2);
+  });
+
+  it('but none is begun here, and what is no trace is not logged as one', async () => {
+    vllm.reset();
+    await send('untraced', { traceparent: 'x"\\' });
+    await send('traceless', {});
+    assert.deepEqual(vllm.requests.map(({ headers }) => headers.traceparent), ['x"\\', undefined]);
+    for (const id of ['untraced', 'traceless']) {
+      const line = await gateway.line({ request_id: id, event: 'call_ended' });
+      assert.deepEqual([line.trace_id, line.span_id, line.parent_span_id], [undefined, undefined, undefined]);
+    }
   });
 });

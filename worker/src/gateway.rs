@@ -91,7 +91,8 @@ fn parts(env: &Env) -> Vec<(String, Value)> {
         .collect()
 }
 
-fn binding(env: &Env, name: &str) -> JsValue {
+/// What is bound under a name.
+pub fn binding(env: &Env, name: &str) -> JsValue {
     Reflect::get(env, &JsValue::from_str(name)).unwrap_or_default()
 }
 

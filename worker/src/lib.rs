@@ -1,12 +1,15 @@
 //! Fairlead as a Cloudflare Worker: the edge gateway that any OpenAI client can point at.
 //!
 //! A thin host. [`routes`] answers requests, [`gateway`] is the only reader of the Worker's
-//! environment, [`runtime`] lets the core's calls touch the world, [`response`] makes the client's
+//! environment, [`isolate`] keeps what became of its requests, [`admin`] shows it,
+//! [`runtime`] lets the core's calls touch the world, [`response`] makes the client's
 //! responses and [`pump`] brings their bodies. What is decided is decided in `fairlead-core`; what a
 //! page does alike stands in `fairlead-host`.
 
+mod admin;
 mod cors;
 mod gateway;
+mod isolate;
 mod log;
 mod pump;
 mod response;

@@ -1,6 +1,6 @@
 //! One JSON line per fact, for `wrangler tail` and Workers Logs.
 
-use fairlead_core::{config::Mistake, event::Event};
+use fairlead_core::config::Mistake;
 use serde::Serialize;
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
@@ -10,52 +10,9 @@ extern "C" {
     fn log(line: &str);
 }
 
-/// What every line of a call begins with.
-#[derive(Clone, Debug, Serialize)]
-pub struct CallFields {
-    /// The request's id.
-    pub request_id: String,
-    /// The trace it belongs to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace_id: Option<String>,
-    /// The client's name in `CONFIG`; none where the gateway is open to anybody.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    /// The route.
-    pub route: &'static str,
-    /// The entry of `models`, never the caller's own text; empty for an operator's requests.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub model: String,
-}
-
-#[derive(Serialize)]
-struct CallLine<'a> {
-    level: &'a str,
-    #[serde(flatten)]
-    fields: &'a CallFields,
-    #[serde(flatten)]
-    event: &'a Event,
-}
-
-/// Writes a call's failures, with what followed, its hedge, how it went on behind a break, and its end. An attempt that
-/// merely starts is no news.
-pub fn call(fields: &CallFields, event: &Event) {
-    let level = match event {
-        Event::AttemptStarted { .. } | Event::JobStarted { .. } => return,
-        Event::JobCancelled { outcome: "cancelled" | "ended", .. } | Event::JobEnded { .. } => "info",
-        Event::BreakerClosed { .. } | Event::HedgeStarted { .. } => "info",
-        Event::ResumeStarted { .. } | Event::StreamResumed { .. } => "info",
-        Event::AttemptFailed { .. }
-        | Event::JobSlow { .. }
-        | Event::CharactersDestroyed { .. }
-        | Event::BreakerOpened { .. }
-        | Event::StoreFailed { .. }
-        | Event::JobCancelled { .. } => "warn",
-        Event::CallEnded { outcome, .. } if outcome == "ok" || outcome == "client_gone" => "info",
-        Event::CallEnded { outcome, .. } if outcome == "partial" => "warn",
-        Event::CallEnded { .. } => "error",
-    };
-    write(&CallLine { level, fields, event });
+/// Writes a line that the core has made.
+pub fn line(line: &str) {
+    log(line);
 }
 
 #[derive(Serialize)]

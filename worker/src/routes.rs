@@ -1,9 +1,11 @@
 //! From a request to its response: paths, keys, bodies, and then the core.
 
 use crate::{
+    admin::Matter,
     cors,
     gateway::{Gateway, gateway},
-    log::{self, CallFields},
+    isolate::{Isolate, Witness, isolate},
+    log,
     response::{self, Extra},
     runtime::WorkerRuntime,
 };
@@ -12,12 +14,14 @@ use fairlead_core::{
     api::{Api, Dialect},
     ask::Ask,
     call::{Call, Order},
-    caller,
-    drive::{self, operator},
+    caller::{self, Trace},
+    drive,
     error::{Code, Error},
+    journal::{Caller, Ticket},
     message::{Headers, ResponseHead},
     native,
-    settings::Settings,
+    policy::Policy,
+    settings::{Model, Settings},
     time::Instant,
 };
 use fairlead_host::{
@@ -33,48 +37,61 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStreamDefaultReader, Request, Response};
 use worker::{Context, Env};
 
-/// An operator's orders are shorter.
-const MAX_ORDER_BYTES: u64 = 1000;
-
 /// Answers one request.
 pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Result<Response, JsValue> {
     let described = describe(request);
     let mut parts = described.split(SEPARATOR);
     let (method, url) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let visit = Visit {
+    let mut headers = split(parts);
+    let trace = headers.get("traceparent").and_then(|_| Trace::read(&headers, random()));
+    if let Some(trace) = &trace {
+        headers.set("traceparent", trace.traceparent());
+    }
+    let mut visit = Visit {
         request,
         env,
         context,
         gateway: gateway(env),
-        headers: split(parts),
+        isolate: isolate(request),
+        request_id: caller::request_id(&headers).map_or_else(new_id, str::to_owned),
+        trace,
+        headers,
         path: path_of(url),
         query: query_of(url),
         method,
         arrived: now(),
+        ticket: None,
     };
-    let request_id = caller::request_id(&visit.headers).map_or_else(new_id, str::to_owned);
     let origins = visit.gateway.settings.as_ref().map_or(&[][..], |settings| &settings.origins);
     let mut extra = if visit.is_preflight() {
         cors::preflight(origins, &visit.headers)
     } else {
         cors::fields(origins, &visit.headers)
     };
-    extra.push(("x-request-id", request_id.clone()));
+    extra.push(("x-request-id", visit.request_id.clone()));
+    visit.ticket = visit.open();
 
-    match visit.dispatch(&request_id, &extra).await {
-        Ok(response) => Ok(response),
-        Err(Stop::Told(error)) => respond_error(&error, visit.path, &extra),
-        Err(Stop::Gone) => unread(&extra),
-        Err(Stop::Js(error)) => {
-            log::internal(&request_id, &error);
-            let error = Error::new(Code::Internal, "The gateway failed; its log says more under this request's id.");
-            respond_error(&error, visit.path, &extra)
+    let stop = match visit.dispatch(&extra).await {
+        Ok(response) => return Ok(response),
+        Err(stop) => stop,
+    };
+    let error = match stop {
+        Stop::Told(error) => error,
+        Stop::Gone => {
+            visit.close("client_gone", None);
+            return unread(&extra);
         }
-    }
+        Stop::Js(error) => {
+            log::internal(&visit.request_id, &error);
+            Error::new(Code::Internal, "The gateway failed; its log says more under this request's id.")
+        }
+    };
+    visit.close(error.code.as_str(), error.param.as_deref());
+    respond_error(&error, visit.path, &extra)
 }
 
 /// Why a request gets no ordinary answer.
-enum Stop {
+pub enum Stop {
     /// An error for the caller.
     Told(Error),
     /// The caller has left.
@@ -96,20 +113,33 @@ impl From<JsValue> for Stop {
 }
 
 /// One request on its way through the gateway.
-struct Visit<'a> {
-    request: &'a Request,
-    env: &'a Env,
-    context: &'a Rc<Context>,
-    gateway: Rc<Gateway>,
-    headers: Headers,
-    path: &'a str,
-    query: &'a str,
-    method: &'a str,
-    arrived: Instant,
+pub struct Visit<'a> {
+    pub request: &'a Request,
+    pub env: &'a Env,
+    pub context: &'a Rc<Context>,
+    pub gateway: Rc<Gateway>,
+    pub isolate: Rc<Isolate>,
+    pub request_id: String,
+    pub trace: Option<Trace>,
+    pub headers: Headers,
+    pub path: &'a str,
+    pub query: &'a str,
+    pub method: &'a str,
+    pub arrived: Instant,
+    /// Its account, if it has come to a client's route.
+    pub ticket: Option<Ticket>,
+}
+
+/// A call that may be made.
+struct Planned {
+    ask: Ask,
+    model: Rc<Model>,
+    policy: Rc<Policy>,
+    deadline_ms: Option<u64>,
 }
 
 impl Visit<'_> {
-    async fn dispatch(&self, request_id: &str, extra: &Extra) -> Result<Response, Stop> {
+    async fn dispatch(&self, extra: &Extra) -> Result<Response, Stop> {
         if self.is_preflight() {
             return Ok(response::whole(head(204, &[]), extra, b"")?);
         }
@@ -127,20 +157,35 @@ impl Visit<'_> {
             return json(extra, br#"{"status":"ok"}"#);
         }
         let settings = self.settings()?;
-        let isolating = endpoint_of(self.path);
-        if isolating.is_some() || self.path == "/status" {
-            return self.operate(settings, isolating, request_id, extra).await;
+        if let Some(matter) = Matter::read(self.path) {
+            return self.operate(settings, matter, extra).await;
         }
         let api = Api::at(self.path);
         let key = caller::key(&self.headers, api.map_or(Dialect::Chat, Api::dialect));
         let client = settings.admit(key)?;
-        match api {
-            Some(api) => self.call(api, settings, client, request_id, extra).await,
-            None => match native::Path::read(self.path) {
-                Some(path) => self.errand(path, settings, client, request_id, extra).await,
-                None => models(settings, client, self.path, extra),
-            },
+        if let Some(ticket) = self.ticket {
+            self.isolate.journal.borrow_mut().admit(ticket, client.map(|client| &*client.name));
         }
+        let Planned { ask, model, policy, deadline_ms } = match (api, native::Path::read(self.path)) {
+            (Some(api), _) => self.ask(api, settings, client).await?,
+            (None, Some(path)) => self.errand(path, settings, client).await?,
+            (None, None) => {
+                let list = models(settings, client, self.path, extra)?;
+                self.close("ok", None);
+                return Ok(list);
+            }
+        };
+        let order = Order {
+            ask,
+            model,
+            policy,
+            arrived: self.arrived,
+            request_id: self.request_id.clone(),
+            deadline_ms,
+            client: settings.place_of(client),
+            seed: random(),
+        };
+        self.carry_out(order, extra).await
     }
 
     /// The settings; or, where `CONFIG` has mistakes, all of them for an admin and their number
@@ -164,43 +209,23 @@ impl Visit<'_> {
         Err(Error::new(Code::ConfigInvalid, message))
     }
 
-    /// Carries a call to the endpoints out.
-    async fn call(
-        &self,
-        api: Api,
-        settings: &Settings,
-        client: Option<&Client>,
-        request_id: &str,
-        extra: &Extra,
-    ) -> Result<Response, Stop> {
+    /// What a client asks of its model.
+    async fn ask(&self, api: Api, settings: &Settings, client: Option<&Client>) -> Result<Planned, Stop> {
         let deadline_ms = caller::deadline_ms(&self.headers)?;
         let body = self.body(settings.max_request_bytes()).await?;
         let ask = Ask::read(api, &self.headers, body)?;
         let (model, policy) = settings.plan(client, &ask.model, self.headers.get("x-fairlead-policy"))?;
         policy.admit(ask.body.len())?;
-        let (request_id, seed) = (request_id.to_owned(), random());
-        let order = Order {
-            ask,
-            model,
-            policy,
-            arrived: self.arrived,
-            request_id,
-            deadline_ms,
-            client: settings.place_of(client),
-            seed,
-        };
-        self.carry_out(order, client, extra).await
+        Ok(Planned { ask, model, policy, deadline_ms })
     }
 
-    /// Carries an errand on a job of the client's own out.
+    /// What a client wants of a job of its own.
     async fn errand(
         &self,
         path: native::Path<'_>,
         settings: &Settings,
         client: Option<&Client>,
-        request_id: &str,
-        extra: &Extra,
-    ) -> Result<Response, Stop> {
+    ) -> Result<Planned, Stop> {
         let deadline_ms = caller::deadline_ms(&self.headers)?;
         let wanted = self.headers.get("x-fairlead-policy");
         let (model, policy) = settings.plan_errand(client, path.endpoint, path.verb.is_once(), wanted)?;
@@ -218,68 +243,50 @@ impl Visit<'_> {
             deadline: self.arrived.after(patience_ms),
         };
         let ask = visit.ask(&target.endpoint)?;
-        let (request_id, seed) = (request_id.to_owned(), random());
-        let order = Order {
-            ask,
-            model,
-            policy,
-            arrived: self.arrived,
-            request_id,
-            deadline_ms,
-            client: settings.place_of(client),
-            seed,
-        };
-        self.carry_out(order, client, extra).await
+        Ok(Planned { ask, model, policy, deadline_ms })
     }
 
-    /// Shows an admin what is known of the endpoints; or takes one of them out or in.
-    async fn operate(
-        &self,
-        settings: &Settings,
-        endpoint: Option<&str>,
-        request_id: &str,
-        extra: &Extra,
-    ) -> Result<Response, Stop> {
-        settings.admit_admin(caller::key(&self.headers, Dialect::Chat))?;
-        let fields = CallFields {
-            request_id: request_id.to_owned(),
-            trace_id: caller::trace_id(&self.headers).map(str::to_owned),
-            client: None,
-            route: if endpoint.is_some() { "/breakers" } else { "/status" },
-            model: String::new(),
-        };
-        let runtime = WorkerRuntime::new(self.env.clone(), Rc::clone(self.context), self.request.signal(), fields);
-        let fleet = &self.gateway.fleet;
-        let body = match endpoint {
-            Some(name) => {
-                let body = self.body(MAX_ORDER_BYTES).await?;
-                operator::order(&runtime, settings, fleet, &decoded(name), &body).await?
-            }
-            None => operator::status(&runtime, settings, fleet).await,
-        };
-        json(extra, &body)
-    }
-
-    async fn carry_out(&self, order: Order, client: Option<&Client>, extra: &Extra) -> Result<Response, Stop> {
-        let fields = CallFields {
-            request_id: order.request_id.clone(),
-            trace_id: caller::trace_id(&self.headers).map(str::to_owned),
-            client: client.map(|client| client.name.clone()),
-            route: order.ask.api.path(),
-            model: order.model.name.clone(),
-        };
+    async fn carry_out(&self, order: Order, extra: &Extra) -> Result<Response, Stop> {
+        let model = Rc::clone(&order.model);
         let call = Call::new(now(), order, Rc::clone(&self.gateway.fleet));
-        let context = Rc::clone(self.context);
-        let runtime = WorkerRuntime::new(self.env.clone(), context, self.request.signal(), fields);
-        match drive::open(runtime, call).await {
+        let caller = match self.ticket {
+            Some(ticket) => self.isolate.journal.borrow_mut().begin(ticket, &model.name, call.deadline()),
+            None => Rc::new(self.caller()),
+        };
+        match drive::open(self.runtime(caller, self.ticket), call).await {
             Some(opened) => Ok(response::of_call(opened, extra, self.context).await?),
             None => Err(Stop::Gone),
         }
     }
 
+    /// The host of what this request brings about.
+    pub fn runtime(&self, caller: Rc<Caller>, ticket: Option<Ticket>) -> WorkerRuntime {
+        let witness = Witness { isolate: Rc::clone(&self.isolate), env: self.env.clone(), caller, ticket };
+        WorkerRuntime::new(self.env.clone(), Rc::clone(self.context), self.request.signal(), witness)
+    }
+
+    /// Who asks, as far as that is known on arrival.
+    pub fn caller(&self) -> Caller {
+        Caller { request_id: self.request_id.clone(), trace: self.trace.clone(), ..Caller::default() }
+    }
+
+    /// Opens the account of a request to a client's route.
+    fn open(&self) -> Option<Ticket> {
+        let route = route_of(self.path).filter(|_| !self.is_preflight())?;
+        let caller = Caller { route, ..self.caller() };
+        Some(self.isolate.open(self.arrived, caller, &self.gateway, self.env))
+    }
+
+    /// Closes it, unless its call has.
+    fn close(&self, outcome: &str, param: Option<&str>) {
+        if let Some(ticket) = self.ticket {
+            self.isolate.close(ticket, self.env, outcome, param);
+        }
+    }
+
     /// The request's body, up to a bound. One that breaks off is left behind by a caller who has
     /// gone: no failure of the gateway.
-    async fn body(&self, limit: u64) -> Result<Rc<[u8]>, Stop> {
+    pub async fn body(&self, limit: u64) -> Result<Rc<[u8]>, Stop> {
         let announced = self.headers.get("content-length").and_then(|length| length.parse::<u64>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(Error::too_large(limit).into());
@@ -307,22 +314,31 @@ impl Visit<'_> {
 
 /// The method that a path takes; `None` where there is nothing.
 fn method_of(path: &str) -> Option<&'static str> {
-    let read = matches!(path, "/health" | "/status") || path == "/v1/models" || path.starts_with("/v1/models/");
+    let read = path == "/health" || is_models(path);
     match native::Path::read(path) {
         _ if read => Some("GET"),
         Some(path) => Some(path.verb.method().as_str()),
-        None if endpoint_of(path).is_some() => Some("POST"),
-        None => Api::at(path).map(|_| "POST"),
+        None => Matter::read(path).map(Matter::method).or_else(|| Api::at(path).map(|_| "POST")),
     }
 }
 
-/// Whom `/breakers/{endpoint}` is about, percent-encoded.
-fn endpoint_of(path: &str) -> Option<&str> {
-    path.strip_prefix("/breakers/").filter(|name| !name.is_empty() && !name.contains('/'))
+/// The client's route that a path belongs to, by a name that is none of the caller's.
+fn route_of(path: &str) -> Option<&'static str> {
+    match native::Path::read(path) {
+        Some(_) => Some(Api::Job.path()),
+        None if is_models(path) => Some(MODELS),
+        None => Api::at(path).map(Api::path),
+    }
+}
+
+const MODELS: &str = "/v1/models";
+
+fn is_models(path: &str) -> bool {
+    path.strip_prefix(MODELS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A name from a path; SDKs and pages encode what is special in names like `Qwen/Qwen2.5-7B`.
-fn decoded(name: &str) -> String {
+pub fn decoded(name: &str) -> String {
     js_sys::decode_uri_component(name).map_or_else(|_| name.to_owned(), String::from)
 }
 
@@ -395,8 +411,14 @@ fn unread(extra: &Extra) -> Result<Response, JsValue> {
     response::whole(head(499, &[]), extra, b"")
 }
 
-fn json(extra: &Extra, body: &[u8]) -> Result<Response, Stop> {
-    Ok(response::whole(head(200, &[("content-type", "application/json")]), extra, body)?)
+/// A whole answer of JSON.
+pub fn json(extra: &Extra, body: &[u8]) -> Result<Response, Stop> {
+    answer_of(extra, "application/json", body)
+}
+
+/// A whole answer.
+pub fn answer_of(extra: &Extra, media_type: &str, body: &[u8]) -> Result<Response, Stop> {
+    Ok(response::whole(head(200, &[("content-type", media_type)]), extra, body)?)
 }
 
 fn head(status: u16, fields: &[(&str, &str)]) -> ResponseHead {

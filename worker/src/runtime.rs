@@ -1,9 +1,6 @@
 //! Lets the core's calls touch the world: fetch, timers, the clock, and the client's going.
 
-use crate::{
-    gateway,
-    log::{self, CallFields},
-};
+use crate::{gateway, isolate::Witness};
 use fairlead_core::{
     event::Event,
     message::Request,
@@ -30,13 +27,13 @@ pub struct WorkerRuntime {
     env: Env,
     context: Rc<worker::Context>,
     departure: Rc<Departure>,
-    fields: Rc<CallFields>,
+    witness: Rc<Witness>,
 }
 
 impl WorkerRuntime {
     /// The host of a call that this request makes.
-    pub fn new(env: Env, context: Rc<worker::Context>, signal: AbortSignal, fields: CallFields) -> Self {
-        Self { env, context, departure: Rc::new(Departure::new(signal)), fields: Rc::new(fields) }
+    pub fn new(env: Env, context: Rc<worker::Context>, signal: AbortSignal, witness: Witness) -> Self {
+        Self { env, context, departure: Rc::new(Departure::new(signal)), witness: Rc::new(witness) }
     }
 }
 
@@ -63,7 +60,7 @@ impl Runtime for WorkerRuntime {
     }
 
     fn tell(&self, event: &Event) {
-        log::call(&self.fields, event);
+        self.witness.tell(self.now(), event);
     }
 
     fn spawn(&self, task: Task) {

@@ -1,0 +1,126 @@
+//! What this isolate remembers of its requests, whatever configuration they came under, and where that can be seen:
+//! the log, Analytics Engine, and the admin's routes.
+
+use crate::{
+    gateway::{Gateway, binding},
+    log,
+};
+use fairlead_core::{
+    event::Event,
+    journal::{self, Audience, Caller, Journal, Point, Report, Ticket, Told},
+    time::Instant,
+};
+use fairlead_host::{message::SEPARATOR, now};
+use js_sys::Reflect;
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+};
+use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
+use web_sys::Request;
+use worker::Env;
+
+#[wasm_bindgen(module = "/src/metrics.js")]
+extern "C" {
+    #[wasm_bindgen(catch, js_name = writePoint)]
+    fn write_point(dataset: &JsValue, texts: &str, doubles: &[f64]) -> Result<(), JsValue>;
+}
+
+/// This isolate. Only plain data may live here.
+pub struct Isolate {
+    /// The name that it has made up for itself.
+    pub id: String,
+    /// Where it runs, in the platform's words.
+    pub colo: Option<String>,
+    /// What has become of its requests.
+    pub journal: RefCell<Journal>,
+}
+
+thread_local! {
+    static ISOLATE: OnceCell<Rc<Isolate>> = const { OnceCell::new() };
+}
+
+/// This isolate, whose first request may be this one.
+pub fn isolate(request: &Request) -> Rc<Isolate> {
+    ISOLATE.with(|cell| Rc::clone(cell.get_or_init(|| Rc::new(Isolate::new(request)))))
+}
+
+impl Isolate {
+    fn new(request: &Request) -> Self {
+        let field = |of: &JsValue, name: &str| Reflect::get(of, &JsValue::from_str(name)).unwrap_or_default();
+        Self {
+            id: format!("{:08x}", getrandom::u32().unwrap_or_default()),
+            colo: field(&field(request, "cf"), "colo").as_string(),
+            journal: RefCell::new(Journal::new(now(), Audience::default())),
+        }
+    }
+
+    /// Opens the account of a request to a client's route, under the configuration that is in force now.
+    pub fn open(&self, arrived: Instant, caller: Caller, gateway: &Gateway, env: &Env) -> Ticket {
+        self.tidy(env, arrived);
+        let settings = gateway.settings.as_ref();
+        let mut journal = self.journal.borrow_mut();
+        journal.heed(Audience {
+            log: settings.map(|settings| settings.log).unwrap_or_default(),
+            counts: gateway.admin_key.is_some() || settings.is_ok_and(|settings| settings.admin_key.is_some()),
+            points: binding(env, METRICS).is_object(),
+        });
+        journal.open(arrived, caller)
+    }
+
+    /// Closes the account of a request that no call was made of, unless it has ended already.
+    pub fn close(&self, ticket: Ticket, env: &Env, outcome: &str, param: Option<&str>) {
+        let report = self.journal.borrow_mut().close(ticket, now(), outcome, param);
+        if let Some(report) = report {
+            self.publish(env, &report);
+        }
+    }
+
+    /// Closes the accounts of requests that the platform has let go.
+    pub fn tidy(&self, env: &Env, now: Instant) {
+        let reports = self.journal.borrow_mut().overdue(now);
+        reports.iter().for_each(|report| self.publish(env, report));
+    }
+
+    fn publish(&self, env: &Env, report: &Report) {
+        if let Some(line) = &report.line {
+            log::line(line);
+        }
+        if let Some(Point { index, blobs, doubles }) = &report.point {
+            let mut texts = index.clone();
+            for blob in blobs.iter().map(String::as_str).chain([self.colo.as_deref().unwrap_or_default()]) {
+                texts.push(SEPARATOR);
+                texts.push_str(blob);
+            }
+            // A dataset that throws must not hurt a call.
+            let _ = write_point(&binding(env, METRICS), &texts, doubles);
+        }
+    }
+}
+
+/// The name of the Analytics Engine dataset.
+const METRICS: &str = "METRICS";
+
+/// Who hears the facts of one request.
+pub struct Witness {
+    /// Where they are kept.
+    pub isolate: Rc<Isolate>,
+    /// Its bindings.
+    pub env: Env,
+    /// Who asks for what.
+    pub caller: Rc<Caller>,
+    /// The account; an operator's requests have none.
+    pub ticket: Option<Ticket>,
+}
+
+impl Witness {
+    /// Hears a fact.
+    pub fn tell(&self, now: Instant, event: &Event) {
+        let told = self.ticket.map(|ticket| self.isolate.journal.borrow_mut().tell(ticket, now, event));
+        match told {
+            Some(Told::Noted) => {}
+            Some(Told::Ended(report)) => self.isolate.publish(&self.env, &report),
+            Some(Told::Beside) | None => log::line(&journal::line_beside(&self.caller, event)),
+        }
+    }
+}
