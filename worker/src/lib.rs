@@ -7,6 +7,7 @@
 //! page does alike stands in `fairlead-host`.
 
 mod admin;
+mod assets;
 mod cors;
 mod gateway;
 mod isolate;

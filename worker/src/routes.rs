@@ -2,7 +2,7 @@
 
 use crate::{
     admin::Matter,
-    cors,
+    assets, cors,
     gateway::{Gateway, gateway},
     isolate::{Isolate, Witness, isolate},
     log,
@@ -142,6 +142,9 @@ impl Visit<'_> {
     async fn dispatch(&self, extra: &Extra) -> Result<Response, Stop> {
         if self.is_preflight() {
             return Ok(response::whole(head(204, &[]), extra, b"")?);
+        }
+        if let Some(file) = assets::answer(self.env, self.method, self.path).await? {
+            return Ok(file);
         }
         let Some(method) = method_of(self.path) else {
             let message = "There is nothing at this path. The README lists the routes of this gateway.";
