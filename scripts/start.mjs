@@ -29,6 +29,8 @@ const VLLM = { models: [MODEL], firstTokenMs: 300, tokenMs: 40, keepRequests: 20
  */
 const PAGE_POLICY = { first_token_ms: 1500, idle_ms: 2000, breaker: { consecutive: 4, open_ms: 8000, probe_ratio: 1 } };
 const PAGE_POLICIES = { page: PAGE_POLICY, 'page-resume': { ...PAGE_POLICY, resume: 'continue' } };
+/** DEMO_ADMIN_KEY in wrangler.toml. */
+const ADMIN_KEY = 'demo-admin';
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 5_000;
 
@@ -161,6 +163,7 @@ Fairlead is ready at ${url}, an OpenAI base URL is ${url}/v1
 in front of two simulated vLLM servers at ${servers.map((server) => `${server.url}/v1`).join(' and ')}
 and a simulated RunPod at ${runpod.baseUrl('demo')}
 
+The dashboard: ${url}/#key=${ADMIN_KEY}
 A page to play with: ${page.url}
 
 Stream a chat:
