@@ -12,7 +12,7 @@ use crate::{
     time::Instant,
 };
 
-/// The shared state of all endpoints, by their place in `CONFIG`.
+/// The shared state of all endpoints, by their [places](crate::settings::Places).
 #[derive(Debug, Default)]
 pub struct Fleet {
     sites: Vec<Site>,
@@ -61,9 +61,9 @@ pub struct Gate {
 /// Which gate: that of an endpoint for one entry of `models`, or for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Which {
-    /// The endpoint's place in `CONFIG`.
+    /// The endpoint's place.
     pub endpoint: usize,
-    /// The entry's place in `CONFIG`; `None`: all of them.
+    /// The entry's place; `None`: all of them.
     pub entry: Option<usize>,
 }
 
@@ -149,6 +149,13 @@ impl Fleet {
     /// they are.
     pub fn patient(self) -> Self {
         Self { patient: true, ..self }
+    }
+
+    /// So many breakers write to the store from now on, where there is one.
+    pub const fn resize(&mut self, breakers: usize) {
+        if let Some(shared) = &mut self.shared {
+            shared.breakers = breakers;
+        }
     }
 
     /// See [`Fleet::patient`].

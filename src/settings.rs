@@ -14,7 +14,7 @@ use std::{fmt, rc::Rc};
 /// Everything that `CONFIG` says.
 #[derive(Debug, Default)]
 pub struct Settings {
-    /// Every server that can be used, with its place in `CONFIG`'s `endpoints`.
+    /// Every server that can be used, with its place.
     pub endpoints: Vec<(usize, Rc<Endpoint>)>,
     /// What clients may ask for.
     pub models: Vec<Rc<Model>>,
@@ -32,6 +32,31 @@ pub struct Settings {
     pub log: LogLevel,
     /// Whether an admin may have attempts fail on purpose.
     pub faults: bool,
+    /// What the next version of `CONFIG` goes on from.
+    pub places: Places,
+}
+
+/// The places by which [`crate::fleet::Fleet`] knows endpoints, entries of `models` and clients. A name keeps its own
+/// through all versions of `CONFIG` that an isolate reads, and nobody else gets it.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    endpoints: Names,
+    models: Names,
+    clients: Names,
+}
+
+/// Names, each at its place.
+#[derive(Clone, Debug, Default)]
+struct Names(Vec<String>);
+
+impl Names {
+    /// The place of a name; a new one gets the next.
+    fn place(&mut self, name: &str) -> usize {
+        self.0.iter().position(|other| other == name).unwrap_or_else(|| {
+            self.0.push(name.to_owned());
+            self.0.len().saturating_sub(1)
+        })
+    }
 }
 
 /// One server.
@@ -74,8 +99,7 @@ pub struct Endpoint {
 pub struct Model {
     /// The name; `*` takes what no other entry takes.
     pub name: String,
-    /// Its place in `CONFIG`'s `models`, by which [`crate::fleet::Fleet`] knows it; `None` for an endpoint whose
-    /// jobs a client asks about by itself.
+    /// Its place; `None` for an endpoint whose jobs a client asks about by itself.
     pub index: Option<usize>,
     /// How a target is chosen.
     pub strategy: Strategy,
@@ -90,7 +114,7 @@ pub struct Model {
 pub struct Target {
     /// The server.
     pub endpoint: Rc<Endpoint>,
-    /// Its place in `CONFIG`'s `endpoints`, by which [`crate::fleet::Fleet`] knows it.
+    /// The server's place.
     pub index: usize,
     /// The name it is asked for; `None` for the client's own.
     pub model: Option<String>,
@@ -164,7 +188,16 @@ impl Endpoint {
 impl Settings {
     /// Reads `CONFIG` from its bindings (see [`crate::config::assemble`]) and finds every mistake at once.
     pub fn read(parts: impl IntoIterator<Item = (String, Value)>, environment: &dyn Environment) -> Reading {
-        check::read(parts, environment)
+        Self::read_next(&Places::default(), parts, environment)
+    }
+
+    /// The same for a later version, behind one that had these places.
+    pub fn read_next(
+        places: &Places,
+        parts: impl IntoIterator<Item = (String, Value)>,
+        environment: &dyn Environment,
+    ) -> Reading {
+        check::read(places.clone(), parts, environment)
     }
 
     /// The entry that takes this name.
@@ -214,10 +247,9 @@ impl Settings {
         Err(Error::new(Code::InvalidApiKey, message))
     }
 
-    /// A client's place in `CONFIG`, where there is more than one.
+    /// A client's place, where there is more than one client.
     pub fn place_of(&self, client: Option<&Client>) -> Option<usize> {
-        let place = self.clients.iter().position(|other| client.is_some_and(|client| other.name == client.name));
-        place.filter(|_| self.clients.len() > 1)
+        client.filter(|_| self.clients.len() > 1).map(|client| client.index)
     }
 
     /// The entry for `model` and the policy to carry the call out with.

@@ -169,7 +169,7 @@ impl<'a> BreakerStatus<'a> {
         let policy = entry.policy.breaker.clone().unwrap_or_default();
         let View { state, until, one_client, reason, epoch, calls, failures, in_a_row } =
             fleet.gate(which).breaker.view(now, &policy);
-        let client = one_client.and_then(|place| settings.clients.get(place));
+        let client = one_client.and_then(|place| settings.clients.iter().find(|client| client.index == place));
         Self {
             entry: &entry.name,
             state: if entry.policy.breaker.is_some() { state } else { "off" },

@@ -1,6 +1,6 @@
 //! The validation of `CONFIG`: goes through all of it, whatever it finds on the way.
 
-use super::{DEFAULT_POLICY, Endpoint, Environment, Model, Reading, Secret, Settings, Target};
+use super::{DEFAULT_POLICY, Endpoint, Environment, Model, Places, Reading, Secret, Settings, Target};
 use crate::{
     access::{self, Client, Limits, RateLimiter},
     config::{
@@ -14,11 +14,15 @@ use serde_json::Value;
 use std::rc::Rc;
 
 /// Reads and validates `CONFIG`.
-pub(super) fn read(parts: impl IntoIterator<Item = (String, Value)>, environment: &dyn Environment) -> Reading {
+pub(super) fn read(
+    places: Places,
+    parts: impl IntoIterator<Item = (String, Value)>,
+    environment: &dyn Environment,
+) -> Reading {
     let (value, mut mistakes) = config::assemble(parts);
     let (config, unfit) = config::read::<Config>(&value);
     mistakes.extend(unfit);
-    let mut check = Check { environment, mistakes: Vec::new(), warnings: Vec::new() };
+    let mut check = Check { environment, places, mistakes: Vec::new(), warnings: Vec::new() };
     let settings = check.settings(&config);
     let Check { mistakes: mut found, warnings, .. } = check;
     // What could not be read was taken out: do not also call it missing.
@@ -36,6 +40,7 @@ fn covers(outer: &str, inner: &str) -> bool {
 /// One validation: collects what it finds and goes on.
 struct Check<'a> {
     environment: &'a dyn Environment,
+    places: Places,
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
 }
@@ -43,6 +48,7 @@ struct Check<'a> {
 /// An endpoint as models and clients may refer to it.
 struct Declared {
     name: String,
+    index: usize,
     /// `None`: what is wrong with it has been reported; those who refer to it are not to blame.
     usable: Option<Rc<Endpoint>>,
 }
@@ -69,9 +75,9 @@ impl Check<'_> {
         if config.models.is_empty() {
             self.mistake("models", "is empty: name at least one model, `*` for all");
         }
-        let usable = |(index, declared): (usize, &Declared)| Some((index, Rc::clone(declared.usable.as_ref()?)));
+        let usable = |declared: &Declared| Some((declared.index, Rc::clone(declared.usable.as_ref()?)));
         Settings {
-            endpoints: (0usize..).zip(&endpoints).filter_map(usable).collect(),
+            endpoints: endpoints.iter().filter_map(usable).collect(),
             models,
             policies,
             clients,
@@ -80,6 +86,7 @@ impl Check<'_> {
             admin_key: self.secret("admin_key_secret", config.admin_key_secret.as_deref()),
             log: config.log.unwrap_or_default(),
             faults: config.faults,
+            places: std::mem::take(&mut self.places),
         }
     }
 
@@ -95,7 +102,7 @@ impl Check<'_> {
                 );
             }
             let usable = endpoint.as_ref().and_then(|endpoint| self.endpoint(&path, endpoint, &name));
-            declared.push(Declared { name, usable });
+            declared.push(Declared { index: self.places.endpoints.place(&name), name, usable });
         }
         declared
     }
@@ -216,7 +223,8 @@ impl Check<'_> {
             let policy = named(policies, wanted).cloned().unwrap_or_default();
             let strategy = model.strategy.unwrap_or_default();
             let targets = self.targets(&path, &model.targets, endpoints, strategy);
-            models.push(Rc::new(Model { name, index: Some(index), strategy, targets, policy }));
+            let index = Some(self.places.models.place(&name));
+            models.push(Rc::new(Model { name, index, strategy, targets, policy }));
         }
         models
     }
@@ -241,12 +249,12 @@ impl Check<'_> {
                 self.mistake(format!("{path}.endpoint"), "is missing: the name of an endpoint");
                 continue;
             };
-            match (0usize..).zip(endpoints).find(|(_, declared)| declared.name == *name) {
-                Some((index, Declared { usable: Some(endpoint), .. })) => {
+            match endpoints.iter().find(|declared| declared.name == *name) {
+                Some(Declared { usable: Some(endpoint), index, .. }) => {
                     let (endpoint, model) = (Rc::clone(endpoint), target.model.clone());
-                    targets.push(Target { endpoint, index, model, weight });
+                    targets.push(Target { endpoint, index: *index, model, weight });
                 }
-                Some((_, Declared { usable: None, .. })) => {}
+                Some(Declared { usable: None, .. }) => {}
                 None => {
                     self.mistake(format!("{path}.endpoint"), format!("names `{name}`, which is not in `endpoints`"))
                 }
@@ -288,12 +296,12 @@ impl Check<'_> {
                 }
             }
             clients.push(Client {
+                index: self.places.clients.place(&name),
                 name,
                 keys: self.keys(&path, &client.keys_sha256),
                 models: allowed,
                 policies: asked,
                 runpod,
-                index,
                 limits: self.limits(&path, client),
             });
         }
