@@ -6,6 +6,7 @@
 //! Read by hand, not by Serde: that one stops at its first mistake, and what it derives for these structures is
 //! 50 kB of wasm.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -297,7 +298,7 @@ pub enum HedgeAfter {
 }
 
 /// One mistake in `CONFIG`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mistake {
     /// Where, as `models[0].targets[1].endpoint`.
     pub path: String,
@@ -359,7 +360,10 @@ pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec
         }
     }
     if !any {
-        mistakes.push(Mistake::at("CONFIG", "is missing: this Worker has no such variable"));
+        mistakes.push(Mistake::at(
+            "CONFIG",
+            "is missing: put it into a variable of this name, or into KV: see docs/live-config.md",
+        ));
     }
     (Value::Object(whole), mistakes)
 }

@@ -7,6 +7,7 @@
 mod lane;
 pub mod operator;
 mod pipe;
+pub mod reload;
 mod settle;
 mod upkeep;
 

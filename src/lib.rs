@@ -99,6 +99,7 @@ pub mod policy;
 pub mod provider;
 pub mod quantile;
 pub mod quota;
+pub mod reload;
 pub mod resume;
 pub mod rng;
 pub mod route;

@@ -6,7 +6,6 @@ use fairlead_core::{
     ask::Ask,
     call::{Call, Order},
     caller,
-    config::Mistake,
     drive::{self, Opened, Piece, operator},
     error::{Code, Error},
     fleet::Fleet,
@@ -23,7 +22,6 @@ use fairlead_host::{
     pump::{Progress, Pump, Writer, at_once},
 };
 use js_sys::{Array, Function, Uint8Array};
-use serde::Serialize;
 use std::{cell::RefCell, rc::Rc};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -64,23 +62,14 @@ pub struct Shared {
     pub bell: Rc<Bell>,
 }
 
-/// A [`Mistake`] as it crosses.
-#[derive(Serialize)]
-struct Told<'a> {
-    path: &'a str,
-    message: &'a str,
-}
-
 impl Shared {
     /// Reads the settings, or tells all that is wrong with them.
     pub fn new(config: String, host: Host) -> Result<Self, JsValue> {
         let reading = Settings::read([("CONFIG".to_owned(), config.into())], &host);
         reading.warnings.iter().for_each(|warning| host.warn(&warning.path, &warning.message));
         let Some(settings) = reading.settings else {
-            let mistakes = reading.mistakes.iter();
-            let mistakes: Vec<_> = mistakes.map(|Mistake { path, message }| Told { path, message }).collect();
             // Texts: serialising them cannot fail.
-            return Err(js_sys::Error::new(&serde_json::to_string(&mistakes).unwrap_or_default()).into());
+            return Err(js_sys::Error::new(&serde_json::to_string(&reading.mistakes).unwrap_or_default()).into());
         };
         let fleet = if host.page_store().is_some() { Fleet::at_hand() } else { Fleet::default() };
         Ok(Self { settings, fleet: Rc::new(RefCell::new(fleet.patient())), host, bell: Rc::default() })

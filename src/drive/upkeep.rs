@@ -9,7 +9,11 @@ use crate::{
     runtime::{Later, Runtime, Store, StoreError},
     time::Instant,
 };
-use std::{future::poll_fn, pin::pin, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
 
 /// A store that takes longer is out of order.
 const STORE_MS: u64 = 5000;
@@ -144,20 +148,28 @@ async fn lease<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep) {
     }
 }
 
-async fn in_time<R: Runtime, T>(runtime: &R, mut answer: Later<T>) -> Result<T, StoreError> {
-    let until: Instant = runtime.now().after(STORE_MS);
-    let mut sleep = pin!(runtime.sleep(STORE_MS));
+async fn in_time<R: Runtime, T>(runtime: &R, answer: Later<T>) -> Result<T, StoreError> {
+    within((|| runtime.now(), |ms| runtime.sleep(ms), STORE_MS), answer).await
+}
+
+/// What a store answers within so many milliseconds, by this clock and this timer.
+pub(super) async fn within<S: Future<Output = ()>, T>(
+    (now, sleep, ms): (impl Fn() -> Instant, impl Fn(u64) -> S, u64),
+    mut answer: Later<T>,
+) -> Result<T, StoreError> {
+    let until = now().after(ms);
+    let mut timer = pin!(sleep(ms));
     poll_fn(|context| {
         if let Poll::Ready(answer) = answer.as_mut().poll(context) {
             return Poll::Ready(answer);
         }
-        while sleep.as_mut().poll(context).is_ready() {
-            let left = runtime.now().until(until);
+        while timer.as_mut().poll(context).is_ready() {
+            let left = now().until(until);
             if left == 0 {
                 return Poll::Ready(Err(StoreError::Unavailable));
             }
             // It has fired early.
-            sleep.set(runtime.sleep(left));
+            timer.set(sleep(left));
         }
         Poll::Pending
     })

@@ -51,6 +51,7 @@ mod journal;
 mod native;
 mod pushback;
 mod refusals;
+mod reload;
 mod resume;
 mod retries;
 mod retry_after;

@@ -75,6 +75,22 @@ impl Kv {
         self.inside().keys.entry(key.to_owned()).or_default().push(written);
     }
 
+    /// Somebody else puts a text there.
+    pub fn write(&self, at: u64, key: &str, text: &str) {
+        let written = Written { at, by: 0, text: text.to_owned() };
+        self.inside().keys.entry(key.to_owned()).or_default().push(written);
+    }
+
+    /// Somebody else deletes what stands under a key.
+    pub fn delete(&self, key: &str) {
+        self.inside().keys.remove(key);
+    }
+
+    /// The latest text under a key.
+    pub fn text(&self, key: &str) -> Option<String> {
+        Some(self.inside().keys.get(key)?.last()?.text.clone())
+    }
+
     /// The latest record under a key.
     pub fn record(&self, key: &str) -> Option<Record> {
         Record::read(&self.inside().keys.get(key)?.last()?.text)

@@ -1,62 +1,89 @@
 //! What this isolate keeps: the settings from `CONFIG` and the state that its calls share.
 //!
-//! Read from the environment once per isolate. Only plain data may live here: a Worker must not
-//! touch one request's streams, bodies or signals from another.
+//! Only plain data may live here: a Worker must not touch one request's streams, bodies or signals from another.
 
 use crate::{log, store::BoundStore};
 use fairlead_core::{
-    config::Mistake,
+    drive::reload::{self, Surroundings},
     fleet::Fleet,
-    settings::{Environment, Secret, Settings},
+    reload::{Current, Reload, Report},
+    settings::{Environment, Settings},
+    time::Instant,
 };
+use fairlead_host::MAX_DELAY_MS;
+use gloo_timers::future::TimeoutFuture;
 use js_sys::{JSON, Object, Reflect};
 use serde_json::Value;
 use std::{
     cell::{OnceCell, RefCell},
+    ops::Deref,
     rc::Rc,
 };
 use wasm_bindgen::{JsCast, JsValue};
-use worker::Env;
+use worker::{Context, Env};
 
-/// The gateway as `CONFIG` describes it.
+/// The gateway as one request finds it. It finishes with what it has begun with.
 pub struct Gateway {
-    /// What `CONFIG` says, or what is wrong with it.
-    pub settings: Result<Settings, Vec<Mistake>>,
-    /// Who may see the mistakes.
-    pub admin_key: Option<Secret>,
+    current: Rc<Current>,
     /// What calls know together.
     pub fleet: Rc<RefCell<Fleet>>,
 }
 
+impl Deref for Gateway {
+    type Target = Current;
+
+    fn deref(&self) -> &Current {
+        &self.current
+    }
+}
+
+/// What lives as long as the isolate.
+struct Isolate {
+    fleet: Rc<RefCell<Fleet>>,
+    reload: Rc<RefCell<Reload>>,
+}
+
 thread_local! {
-    static GATEWAY: OnceCell<Rc<Gateway>> = const { OnceCell::new() };
+    static ISOLATE: OnceCell<Isolate> = const { OnceCell::new() };
 }
 
-/// The gateway of this isolate.
-pub fn gateway(env: &Env) -> Rc<Gateway> {
-    GATEWAY.with(|cell| Rc::clone(cell.get_or_init(|| Rc::new(read(env)))))
+/// The gateway for a request that arrived at this moment. Where it is time, what an operator has put into KV is read
+/// beside the call.
+pub async fn gateway(env: &Env, context: &Context, arrived: Instant) -> Gateway {
+    let reload = ISOLATE.with(|cell| Rc::clone(&cell.get_or_init(|| Isolate::new(env)).reload));
+    let host = Bindings(env.clone());
+    reload::tell(&reload, &host);
+    let is_due = reload.borrow_mut().begin(arrived);
+    if is_due && let Some(store) = namespace(env) {
+        let reload = Rc::clone(&reload);
+        context.wait_until(async move { reload::read(&reload, &store, &host).await });
+    }
+    reload::ready(&reload, &Bindings(env.clone()), arrived).await;
+    present(env)
 }
 
-fn read(env: &Env) -> Gateway {
-    let reading = Settings::read(parts(env), &Bindings(env));
-    for mistake in &reading.mistakes {
-        log::config("error", mistake);
-    }
-    for warning in &reading.warnings {
-        log::config("warn", warning);
-    }
-    let fleet = match &reading.settings {
-        Some(settings) => match store(env) {
-            Some(store) if store.grants_leases() => Fleet::electing(breakers_of(settings)),
-            Some(_) => Fleet::shared(breakers_of(settings)),
+/// The gateway as it is now.
+pub fn present(env: &Env) -> Gateway {
+    ISOLATE.with(|cell| {
+        let Isolate { fleet, reload } = cell.get_or_init(|| Isolate::new(env));
+        let current = Rc::clone(reload.borrow().current());
+        if let Ok(settings) = &current.settings {
+            fleet.borrow_mut().resize(breakers_of(settings));
+        }
+        Gateway { current, fleet: Rc::clone(fleet) }
+    })
+}
+
+impl Isolate {
+    fn new(env: &Env) -> Self {
+        let reading = Settings::read(parts(env), &Bindings(env.clone()));
+        let fleet = match store(env) {
+            Some(store) if store.grants_leases() => Fleet::electing(0),
+            Some(_) => Fleet::shared(0),
             None => Fleet::default(),
-        },
-        None => Fleet::default(),
-    };
-    Gateway {
-        settings: reading.settings.ok_or(reading.mistakes),
-        admin_key: reading.admin_key,
-        fleet: Rc::new(RefCell::new(fleet)),
+        };
+        let reload = Reload::new(fairlead_host::now(), reading, namespace(env).is_some());
+        Self { fleet: Rc::new(RefCell::new(fleet)), reload: Rc::new(RefCell::new(reload)) }
     }
 }
 
@@ -66,13 +93,16 @@ fn breakers_of(settings: &Settings) -> usize {
     settings.models.iter().map(|model| model.targets.len()).sum()
 }
 
+/// The KV namespace `STATE`, where the configuration may stand.
+fn namespace(env: &Env) -> Option<BoundStore> {
+    Some(binding(env, "STATE")).filter(JsValue::is_object).map(|kv| BoundStore::namespace(&kv))
+}
+
 /// Where isolates leave word for each other: the Durable Objects of `BREAKERS`, or else the KV
 /// namespace `STATE`.
 pub fn store(env: &Env) -> Option<BoundStore> {
-    let bound = |name| Some(binding(env, name)).filter(JsValue::is_object);
-    bound("BREAKERS")
-        .map(|objects| BoundStore::objects(&objects))
-        .or_else(|| bound("STATE").map(|kv| BoundStore::namespace(&kv)))
+    let objects = Some(binding(env, "BREAKERS")).filter(JsValue::is_object);
+    objects.map(|objects| BoundStore::objects(&objects)).or_else(|| namespace(env))
 }
 
 /// `CONFIG` and its `CONFIG_<KEY>` parts, each text or an object.
@@ -103,18 +133,34 @@ pub fn service(env: &Env, name: &str) -> Option<JsValue> {
     fetch.is_function().then_some(service)
 }
 
-struct Bindings<'a>(&'a Env);
+struct Bindings(Env);
 
-impl Environment for Bindings<'_> {
+impl Surroundings for Bindings {
+    type Sleep = TimeoutFuture;
+
+    fn now(&self) -> Instant {
+        fairlead_host::now()
+    }
+
+    fn sleep(&self, ms: u64) -> TimeoutFuture {
+        TimeoutFuture::new(u32::try_from(ms).unwrap_or(MAX_DELAY_MS).min(MAX_DELAY_MS))
+    }
+
+    fn tell(&self, report: &Report) {
+        log::config(report);
+    }
+}
+
+impl Environment for Bindings {
     fn secret(&self, name: &str) -> Option<String> {
-        binding(self.0, name).as_string()
+        binding(&self.0, name).as_string()
     }
 
     fn has_service(&self, name: &str) -> bool {
-        service(self.0, name).is_some()
+        service(&self.0, name).is_some()
     }
 
     fn has_rate_limiter(&self, name: &str) -> bool {
-        Reflect::get(&binding(self.0, name), &JsValue::from_str("limit")).is_ok_and(|limit| limit.is_function())
+        Reflect::get(&binding(&self.0, name), &JsValue::from_str("limit")).is_ok_and(|limit| limit.is_function())
     }
 }

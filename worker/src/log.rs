@@ -1,6 +1,9 @@
 //! One JSON line per fact, for `wrangler tail` and Workers Logs.
 
-use fairlead_core::config::Mistake;
+use fairlead_core::{
+    config::Mistake,
+    reload::{Report, Source},
+};
 use serde::Serialize;
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 
@@ -19,13 +22,23 @@ pub fn line(line: &str) {
 struct ConfigLine<'a> {
     level: &'a str,
     event: &'a str,
-    path: &'a str,
-    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+    #[serde(flatten)]
+    mistake: Option<&'a Mistake>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<&'a str>,
 }
 
-/// Writes a mistake or a warning about `CONFIG`.
-pub fn config(level: &str, mistake: &Mistake) {
-    write(&ConfigLine { level, event: "config", path: &mistake.path, message: &mistake.message });
+/// Writes what has come of reading `CONFIG`.
+pub fn config(report: &Report) {
+    let (level, event, source, mistake, operation) = match report {
+        Report::Mistake(source, mistake) => ("error", "config", Some(*source), Some(mistake), None),
+        Report::Warning(source, mistake) => ("warn", "config", Some(*source), Some(mistake), None),
+        Report::Serves(source) => ("info", "config_taken", Some(*source), None, None),
+        Report::StoreFailed(operation) => ("warn", "store_failed", None, None, Some(*operation)),
+    };
+    write(&ConfigLine { level, event, source, mistake, operation });
 }
 
 #[derive(Serialize)]

@@ -3,7 +3,7 @@
 use crate::{
     admin::Matter,
     assets, cors,
-    gateway::{Gateway, gateway},
+    gateway::{self, Gateway},
     isolate::{Isolate, Witness, isolate},
     log,
     response::{self, Extra},
@@ -42,6 +42,12 @@ pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Resu
     let described = describe(request);
     let mut parts = described.split(SEPARATOR);
     let (method, url) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (path, arrived) = (path_of(url), now());
+    // A health check says that this Worker runs, and waits for nothing.
+    let gateway = match path {
+        "/health" => gateway::present(env),
+        _ => gateway::gateway(env, context, arrived).await,
+    };
     let mut headers = split(parts);
     let trace = headers.get("traceparent").and_then(|_| Trace::read(&headers, random()));
     if let Some(trace) = &trace {
@@ -51,15 +57,15 @@ pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Resu
         request,
         env,
         context,
-        gateway: gateway(env),
+        gateway,
         isolate: isolate(request),
         request_id: caller::request_id(&headers).map_or_else(new_id, str::to_owned),
         trace,
         headers,
-        path: path_of(url),
+        path,
         query: query_of(url),
         method,
-        arrived: now(),
+        arrived,
         ticket: None,
     };
     let origins = visit.gateway.settings.as_ref().map_or(&[][..], |settings| &settings.origins);
@@ -117,7 +123,7 @@ pub struct Visit<'a> {
     pub request: &'a Request,
     pub env: &'a Env,
     pub context: &'a Rc<Context>,
-    pub gateway: Rc<Gateway>,
+    pub gateway: Gateway,
     pub isolate: Rc<Isolate>,
     pub request_id: String,
     pub trace: Option<Trace>,
