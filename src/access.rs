@@ -45,6 +45,13 @@ pub struct Limits {
     pub max_n: Option<u32>,
 }
 
+impl Limits {
+    /// Whether a request has to be looked at for how large its answer may become.
+    pub const fn bound_answers(&self) -> bool {
+        self.max_tokens.is_some() || self.max_n.is_some()
+    }
+}
+
 /// A rate limiting binding of the platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimiter {

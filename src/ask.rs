@@ -3,15 +3,21 @@
 //! The body is peeked at, never rebuilt: on its way to an endpoint only the name of the model is
 //! replaced, in place, so unknown vLLM fields, number forms and the order of keys survive.
 
+mod bounds;
+
+pub(crate) use bounds::{Edit, bound_object};
+
 use crate::{
+    access::Limits,
     api::Api,
     error::{Code, Error},
     find::find,
     jobs::{IfJobs, if_jobs},
-    json::{edited, member, members, pick, place_of, text, text_of},
+    json::{RawFields, edited, member, members, pick, pick_into, place_of, text, text_of},
     message::Headers,
     native::Errand,
 };
+use bounds::{SIZES, Sizes};
 use serde_json::value::RawValue;
 use std::{ops::Range, rc::Rc};
 
@@ -54,14 +60,32 @@ const FORWARDED: [&str; 8] = [
 impl Ask {
     /// Reads a request, or says what is wrong with it.
     pub fn read(api: Api, headers: &Headers, body: Rc<[u8]>) -> Result<Self, Error> {
+        Self::read_within(api, headers, body, None)
+    }
+
+    /// The same of a client with limits. What the request leaves to the server is written into it.
+    pub fn read_within(
+        api: Api,
+        headers: &Headers,
+        mut body: Rc<[u8]>,
+        limits: Option<&Limits>,
+    ) -> Result<Self, Error> {
         if headers.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
             return Err(invalid("content-encoding", "The body is compressed; send it as it is."));
         }
         let forwarded = headers.iter().filter(|(name, _)| FORWARDED.contains(name)).collect();
-        let peeked = if api.takes_form() { peek_form(headers, &body)? } else { peek_json(api, &body)? };
-        let Peeked { model, model_at, stream, choices, held_back } = peeked;
+        let limits = limits.filter(|limits| limits.bound_answers());
+        let peeked = if api.takes_form() { peek_form(headers, &body)? } else { peek_json(api, &body, limits)? };
+        let Peeked { model, mut model_at, stream, choices, held_back, edit } = peeked;
         if model.is_empty() {
             return Err(invalid("model", "`model` is empty. GET /v1/models lists the names that you may use."));
+        }
+        if let Some((place, text)) = edit {
+            if place.end <= model_at.start {
+                let moved = |at: usize| at.saturating_add(text.len()).saturating_sub(place.len());
+                model_at = moved(model_at.start)..moved(model_at.end);
+            }
+            body = edited(&body, [(place, text)]).into();
         }
         let stream = stream && api.streams();
         Ok(Self { api, model, stream, choices, held_back, headers: forwarded, body, errand: None, model_at })
@@ -147,29 +171,46 @@ struct Peeked {
     stream: bool,
     choices: usize,
     held_back: bool,
+    /// What is to be written into the body.
+    edit: Option<Edit>,
 }
 
-/// The fields that steer a call; all others are skipped, and checked only to be JSON. With one of the last
-/// five, the answer is held back.
-const FIELDS: [&str; 12] = [
-    "model",
-    "stream",
-    "n",
-    "prompt",
-    "prompt_embeds",
-    "tools",
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-];
+/// The fields that steer a call; all others are skipped, and checked only to be JSON. With one of the five behind
+/// `response_format` the answer is held back. Behind those are the [`SIZES`]; where nothing is bounded, only the first
+/// three of them are looked for.
+const FIELDS: [&str; 17] = {
+    let [n, prompt, prompt_embeds, max_tokens, max_completion, max_output, min_tokens, best_of] = SIZES;
+    [
+        "model",
+        "stream",
+        "tools",
+        "response_format",
+        "structured_outputs",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+        n,
+        prompt,
+        prompt_embeds,
+        max_tokens,
+        max_completion,
+        max_output,
+        min_tokens,
+        best_of,
+    ]
+};
+const UNBOUNDED: usize = 12;
 
-fn peek_json(api: Api, body: &[u8]) -> Result<Peeked, Error> {
-    let fields = pick(text(body), &FIELDS).map_err(|error| not_json(&error))?;
-    let [model, stream, n, prompt, prompt_embeds, tools, format, guided @ ..] = fields;
-    let Some(model) = model else {
+fn peek_json(api: Api, body: &[u8], limits: Option<&Limits>) -> Result<Peeked, Error> {
+    let names = FIELDS.get(..if limits.is_some() { FIELDS.len() } else { UNBOUNDED }).unwrap_or(&FIELDS);
+    let mut fields: RawFields<'_, { FIELDS.len() }> = [None; FIELDS.len()];
+    pick_into(text(body), names, &mut fields).map_err(|error| not_json(&error))?;
+    let [model, stream, tools, format, structured, json, regex, choice, grammar, sizes @ ..] = fields;
+    let filled = |field: Option<_>| field.filter(|value: &&RawValue| value.get() != "null");
+    let (stream, tools, format) = (filled(stream), filled(tools), filled(format));
+    let guided = [structured, json, regex, choice, grammar].map(filled);
+    let Some(model) = filled(model) else {
         return Err(invalid("model", "`model` is missing. GET /v1/models lists the names that you may use."));
     };
     let model_at = place_of(model.get(), body);
@@ -180,29 +221,37 @@ fn peek_json(api: Api, body: &[u8]) -> Result<Peeked, Error> {
         // vLLM itself would take "true" or 1 for true, and stream to a caller that does not expect it.
         Some(_) => return Err(invalid("stream", "`stream` must be true or false.")),
     };
-    let has_choices = matches!(api, Api::Chat | Api::Completions);
-    let n: usize = match n.filter(|_| has_choices).map(|n| n.get().parse()) {
-        None => 1,
-        Some(Ok(n)) if (1..=16_384).contains(&n) => n,
-        Some(_) => return Err(invalid("n", "`n` must be a whole number from 1 to 16384.")),
-    };
     let mistake = || invalid("response_format", "`response_format` must be an object with a `type`.");
     let format = format.map(|format| pick(format.get(), &["type"])).transpose().map_err(|_| mistake())?;
     let kind = format.and_then(|[kind]| kind).map(|kind| text_of(kind).ok_or_else(mistake)).transpose()?;
     let json_format = kind.is_some_and(|kind| kind != "text");
     let tools = tools.is_some_and(|tools| tools.get() != "[]");
+    let choices = count_choices(api, &sizes)?;
+    let edit = limits.map(|limits| bounds::bound(api, text(body), &sizes, choices, limits)).transpose()?.flatten();
+    Ok(Peeked {
+        model,
+        model_at,
+        stream,
+        choices,
+        held_back: tools || json_format || guided.iter().any(Option::is_some),
+        edit,
+    })
+}
+
+/// The choices of an answer: so many for each prompt.
+fn count_choices(api: Api, sizes: &Sizes<'_>) -> Result<usize, Error> {
+    let [n, prompt, prompt_embeds, ..] = sizes.map(|value| value.filter(|value| value.get() != "null"));
+    let n: usize = match n.filter(|_| api.has_choices()).map(|n| n.get().parse()) {
+        None => 1,
+        Some(Ok(n)) if (1..=16_384).contains(&n) => n,
+        Some(_) => return Err(invalid("n", "`n` must be a whole number from 1 to 16384.")),
+    };
     // A completion is made for each prompt; elsewhere the field means nothing.
     let prompts = match api {
         Api::Completions => [prompt, prompt_embeds].into_iter().flatten().map(count_prompts).sum(),
         _ => 1,
     };
-    Ok(Peeked {
-        model,
-        model_at,
-        stream,
-        choices: n.saturating_mul(prompts.max(1)),
-        held_back: tools || json_format || guided.iter().any(Option::is_some),
-    })
+    Ok(n.saturating_mul(prompts.max(1)))
 }
 
 /// A list of strings or of token lists is several prompts; a string or a list of tokens is one.
@@ -252,7 +301,7 @@ fn peek_form(headers: &Headers, body: &[u8]) -> Result<Peeked, Error> {
         }
     }
     let (model_at, model) = model.ok_or_else(|| invalid("model", "The form has no field `model`."))?;
-    Ok(Peeked { model, model_at, stream, choices: 1, held_back: false })
+    Ok(Peeked { model, model_at, stream, choices: 1, held_back: false, edit: None })
 }
 
 /// The `name` of a part's `Content-Disposition`.

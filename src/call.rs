@@ -49,7 +49,7 @@ use choice::Line;
 use hedge::Hedging;
 use internal::Internal;
 use resume::Interruption;
-use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
+use std::{any::Any, cell::RefCell, collections::VecDeque, ops::Range, rc::Rc};
 
 pub use admission::{Upkeep, breaker_event, key};
 pub use job::Settlement;
@@ -218,6 +218,8 @@ pub struct Call {
     out: VecDeque<Output>,
     emits: Vec<Emit>,
     over: bool,
+    /// What is let go of when the call is over.
+    held: Option<Box<dyn Any>>,
     /// When to look whether a word has come, or a place become free.
     looks_at: Instant,
 }
@@ -264,6 +266,7 @@ impl Call {
             out: VecDeque::new(),
             emits: Vec::new(),
             over: false,
+            held: None,
             looks_at: now.after(POLL_MS),
             order,
         };
@@ -279,6 +282,11 @@ impl Call {
         }
         call.tend(now);
         call
+    }
+
+    /// Keeps something until the call is over: its client's [`Pass`](crate::allowance::Pass).
+    pub fn hold(&mut self, what: impl Any) {
+        self.held = (!self.over).then(|| Box::new(what) as Box<dyn Any>);
     }
 
     /// Takes in something that happened. Take all outputs before the next input.

@@ -5,6 +5,7 @@
 //! token is too dear, a host carries a steady stream's chunks by itself: see [`Body::steady`].
 
 mod lane;
+pub mod limiter;
 pub mod operator;
 mod pipe;
 pub mod reload;
@@ -17,7 +18,7 @@ use crate::{
     call::{Call, Emit, Input, Output},
     jobs,
     message::ResponseHead,
-    runtime::{Chunk, Exchange, Received, Runtime},
+    runtime::{Chunk, Exchange, Later, Received, Runtime, StoreError},
     time::Instant,
 };
 use std::{
@@ -339,4 +340,33 @@ impl<R: Runtime> Body<R> {
             }
         }
     }
+}
+
+/// What the platform answers, if it comes within so many milliseconds.
+async fn in_time<R: Runtime, T>(runtime: &R, ms: u64, answer: Later<T>) -> Option<Result<T, StoreError>> {
+    within((|| runtime.now(), |ms| runtime.sleep(ms), ms), answer).await
+}
+
+/// The same, by this clock and this timer.
+async fn within<S: Future<Output = ()>, T>(
+    (now, sleep, ms): (impl Fn() -> Instant, impl Fn(u64) -> S, u64),
+    mut answer: Later<T>,
+) -> Option<Result<T, StoreError>> {
+    let until = now().after(ms);
+    let mut timer = pin!(sleep(ms));
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+            return Poll::Ready(Some(answer));
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            let left = now().until(until);
+            if left == 0 {
+                return Poll::Ready(None);
+            }
+            // It has fired early.
+            timer.set(sleep(left));
+        }
+        Poll::Pending
+    })
+    .await
 }

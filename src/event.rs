@@ -148,6 +148,13 @@ pub enum Event {
         /// `get` or `put`.
         operation: &'static str,
     },
+    /// A rate limiting binding did not say whether a call may be made, so it was let through.
+    RateLimiterFailed {
+        /// Its name in `CONFIG`.
+        binding: String,
+        /// `error`, or `timeout` where it took too long.
+        reason: &'static str,
+    },
     /// The call is over.
     CallEnded {
         /// `ok`, an error's code, `upstream_4xx` (passed on), `partial` (cut short at the deadline) or `client_gone`.

@@ -7,7 +7,7 @@ use crate::{
     jobs::{Health, Op},
     load::{Load, Ticket, Tickets},
     news::Channel,
-    quota::Quota,
+    quota::{Quota, Span},
     share::Share,
     time::Instant,
 };
@@ -18,6 +18,8 @@ pub struct Fleet {
     sites: Vec<Site>,
     /// By the place of each entry of `models`.
     hedges: Vec<Share>,
+    /// By the place of each client.
+    clients: Vec<Quota>,
     turns: Tickets,
     shared: Option<Shared>,
     patient: bool,
@@ -116,10 +118,10 @@ impl Default for Queue {
     fn default() -> Self {
         // RunPod's documented bounds, less a tenth.
         Self {
-            run: Quota::new(900, 180),
-            status: Quota::new(1800, 360),
-            stream: Quota::new(1800, 360),
-            cancel: Quota::new(90, 18),
+            run: Quota::new(Span::RUNPOD, 900, 180),
+            status: Quota::new(Span::RUNPOD, 1800, 360),
+            stream: Quota::new(Span::RUNPOD, 1800, 360),
+            cancel: Quota::new(Span::RUNPOD, 90, 18),
             seen_working: None,
             looked: None,
             stuck: None,
@@ -213,6 +215,16 @@ impl Fleet {
         // Just made long enough.
         #[expect(clippy::indexing_slicing, reason = "the lines above make room for this index")]
         &mut self.hedges[entry]
+    }
+
+    /// How much a client asks.
+    pub fn client(&mut self, place: usize) -> &mut Quota {
+        if self.clients.len() <= place {
+            self.clients.resize_with(place.saturating_add(1), Quota::of_client);
+        }
+        // Just made long enough.
+        #[expect(clippy::indexing_slicing, reason = "the lines above make room for this index")]
+        &mut self.clients[place]
     }
 
     /// A place behind all who wait already.

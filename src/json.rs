@@ -43,12 +43,24 @@ impl<'de> Deserializer<'de> for Object<'_, 'de> {
 pub(crate) fn pick<'a, const N: usize>(
     json: &'a str,
     names: &[&str; N],
-) -> Result<[Option<&'a RawValue>; N], serde_json::Error> {
+) -> Result<RawFields<'a, N>, serde_json::Error> {
     let mut picked = [None; N];
-    let mut reader = serde_json::Deserializer::from_str(json);
-    reader.deserialize_map(Pick { names, picked: &mut picked })?;
-    reader.end()?;
+    pick_into(json, names, &mut picked)?;
     Ok(picked.map(|value| value.filter(|value| value.get() != "null")))
+}
+
+/// Values of an object, each where it stands.
+pub(crate) type RawFields<'a, const N: usize> = [Option<&'a RawValue>; N];
+
+/// The same, into as many places as there are names, or more; and nulls stay.
+pub(crate) fn pick_into<'a>(
+    json: &'a str,
+    names: &[&str],
+    picked: &mut [Option<&'a RawValue>],
+) -> Result<(), serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    reader.deserialize_map(Pick { names, picked })?;
+    reader.end()
 }
 
 struct Pick<'p, 'a> {

@@ -66,11 +66,12 @@
 //! Plain data: [`time`], [`rng`], [`message`], [`api`], [`error`], [`event`]. What an operator
 //! wrote: [`config`], [`policy`], [`access`], [`settings`]. What a client sent: [`caller`],
 //! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
-//! [`route`], [`quantile`], [`load`], [`share`], [`sse`], [`stream`], [`resume`], [`splice`], [`assembly`], [`provider`],
-//! [`explain`], [`fleet`], [`journal`], [`status`]. One call:
+//! [`route`], [`quantile`], [`quota`], [`load`], [`share`], [`sse`], [`stream`], [`resume`], [`splice`], [`assembly`], [`provider`],
+//! [`explain`], [`fleet`], [`allowance`], [`journal`], [`status`]. One call:
 //! [`call`]. Its way into the world: [`runtime`], [`drive`].
 
 pub mod access;
+pub mod allowance;
 pub mod api;
 pub mod ask;
 pub mod assembly;

@@ -5,7 +5,10 @@
 //! given to, so that nobody reaches another client's job; `policy` is kept inside the operator's
 //! bounds; nothing that is submitted here is ever submitted again.
 
+mod bounds;
+
 use crate::{
+    access::{Client, Limits},
     api::Api,
     ask::Ask,
     error::{Code, Error, JobState},
@@ -151,7 +154,7 @@ pub struct Visit<'a> {
     /// Its body.
     pub body: &'a [u8],
     /// Who asks; `None` is anybody, where the gateway is open.
-    pub client: Option<&'a str>,
+    pub client: Option<&'a Client>,
     /// Now, and when the caller must have its answer.
     pub now: Instant,
     /// See `now`.
@@ -165,7 +168,7 @@ impl Visit<'_> {
     /// Understands the request, or says what is wrong with it, before anything is sent.
     pub fn ask(&self, endpoint: &Endpoint) -> Result<Ask, Error> {
         let Path { verb, job, .. } = self.path;
-        let mark = Mark::new(endpoint, self.client);
+        let mark = Mark::new(endpoint, self.client.map(|client| &*client.name));
         let job = job.map(|id| mark.take(id).map(str::to_owned).ok_or_else(not_found)).transpose()?;
         let wait_ms = match self.parameter("wait") {
             None => None,
@@ -179,7 +182,10 @@ impl Visit<'_> {
         let mut lifetime = Lifetime::until(self.now, self.deadline, endpoint);
         let mut body: Rc<[u8]> = Rc::new([]);
         if verb.submits() {
-            let submission = Submission::read(self.body)?;
+            let mut submission = Submission::read(self.body)?;
+            if let Some(client) = self.client.filter(|client| client.limits.bound_answers()) {
+                submission.bound(&client.limits)?;
+            }
             let own = submission.lifetime(endpoint);
             // A job that may go on behind its caller has its caller's own times.
             lifetime = match verb == Verb::Run || keep || wait_ms.is_some() {
@@ -352,9 +358,12 @@ pub fn not_found() -> Error {
     Error::new(Code::JobNotFound, "There is no such job of yours at this endpoint, or its result was kept no longer.")
 }
 
-/// A job as a client submits it: RunPod's envelope, every field of it kept but `policy`.
+/// A job as a client submits it: RunPod's envelope, every field of it kept but `policy`, and what its client's limits
+/// write into `input`.
 pub struct Submission<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// Its `input`, where it is another than it came with.
+    input: Option<String>,
     execution_ms: Option<u64>,
     ttl_ms: Option<u64>,
 }
@@ -388,7 +397,14 @@ impl<'a> Submission<'a> {
             }),
         };
         let (execution_ms, ttl_ms) = (ms("executionTimeout")?, ms("ttl")?);
-        Ok(Self { fields, execution_ms, ttl_ms })
+        Ok(Self { fields, input: None, execution_ms, ttl_ms })
+    }
+
+    /// Holds it against its client's limits.
+    pub fn bound(&mut self, limits: &Limits) -> Result<(), Error> {
+        let input = self.fields.iter().find(|(field, _)| field == "input").map_or("{}", |(_, value)| value.get());
+        self.input = bounds::bound_input(input, limits)?;
+        Ok(())
     }
 
     /// How long the job may take, as far as its caller has a say in it.
@@ -414,7 +430,8 @@ impl<'a> Submission<'a> {
                 }
                 continue;
             }
-            envelope.push_str(&format!("{}:{value},", quoted(name)));
+            let own = self.input.as_deref().filter(|_| name == "input");
+            envelope.push_str(&format!("{}:{},", quoted(name), own.unwrap_or(value.get())));
         }
         envelope.push_str(&format!("\"policy\":{{{policy}}}}}"));
         envelope.into_bytes()

@@ -44,6 +44,11 @@ pub trait Runtime: Clone + 'static {
     fn spawn(&self, task: Task);
     /// Where isolates leave word for each other, if they can.
     fn store(&self) -> Option<Rc<dyn Store>>;
+    /// Asks a rate limiting binding of the platform whether one more request may be made under this key; `None`
+    /// where there are no such bindings.
+    fn limit(&self, _binding: &str, _key: &str) -> Option<Later<bool>> {
+        None
+    }
 }
 
 /// Where isolates leave word for each other: one small text under each key. Nothing relies on it: what it tells may
@@ -64,7 +69,7 @@ pub trait Store {
     }
 }
 
-/// What a [`Store`] answers.
+/// What a [`Store`] answers, or another helper of the platform.
 pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>>>;
 
 /// Why a [`Store`] did not do what it was asked.

@@ -7,6 +7,7 @@ use crate::{
     config::{LogLevel, Media, Mistake, Mode, Named, Provider, Strategy, named},
     error::{Code, Error},
     policy::Policy,
+    time::Instant,
 };
 use serde_json::Value;
 use std::{fmt, rc::Rc};
@@ -216,6 +217,13 @@ impl Settings {
         let policies =
             self.policies.iter().map(|(_, policy)| policy).chain(self.models.iter().map(|model| &model.policy));
         policies.map(|policy| policy.max_request_bytes).max().unwrap_or(0)
+    }
+
+    /// When no call that arrives now can still be under way.
+    pub fn latest(&self, now: Instant) -> Instant {
+        let policies =
+            self.policies.iter().map(|(_, policy)| policy).chain(self.models.iter().map(|model| &model.policy));
+        now.after(policies.map(|policy| policy.deadline_ms).max().unwrap_or(0).max(Policy::default().deadline_ms))
     }
 
     /// Who a request with this key comes from: `None` is anybody, where the gateway is open.

@@ -118,6 +118,7 @@ impl Call {
             counts.usage = shown.usage;
         }
         self.over = true;
+        self.held = None;
         while let Some(id) = self.attempts.first().map(|attempt| attempt.id) {
             self.drop_attempt(now, id);
         }

@@ -135,10 +135,10 @@ impl Call {
         let mut fleet = self.fleet.borrow_mut();
         let quota = fleet.queue(target.index).quota(verb.op())?;
         let parts = if verb == Verb::Cancel { 3 } else { 1 };
-        let again = quota.take_share(now, 0, parts).err()?;
+        let refusal = quota.take_share(now, 0, parts).err()?;
         let message = "RunPod takes no more of these requests for now. Come back later.";
         let mut error = Error::new(Code::RateLimited, message);
-        error.retry_after_ms = Some(now.until(again));
+        error.retry_after_ms = Some(now.until(refusal.again));
         Some(error)
     }
 
@@ -185,7 +185,7 @@ impl Call {
             }
         }
         let permit = match queue.quota(op).map(|quota| quota.take(now, op.limit_ms())) {
-            Some(Err(at)) => return follower.job.defer(at),
+            Some(Err(refusal)) => return follower.job.defer(refusal.again),
             Some(Ok(permit)) => Some(permit),
             None => None,
         };

@@ -1,9 +1,9 @@
 //! Reads the configuration from the store, beside the calls.
 
-use super::upkeep::within;
+use super::within;
 use crate::{
     reload::{GOOD, Next, Reload, Report, WANTED},
-    runtime::Store,
+    runtime::{Store, StoreError},
     settings::Environment,
     time::Instant,
 };
@@ -31,13 +31,13 @@ pub trait Surroundings: Environment {
 /// Reads what is wanted, where [`Reload::begin`] has said so, and does what follows.
 pub async fn read(reload: &RefCell<Reload>, store: &dyn Store, host: &impl Surroundings) {
     let wait = || (|| host.now(), |ms| host.sleep(ms), STORE_MS);
-    let wanted = within(wait(), store.get(WANTED)).await;
+    let wanted = within(wait(), store.get(WANTED)).await.unwrap_or(Err(StoreError::Unavailable));
     let next = reload.borrow_mut().on_wanted(host.now(), wanted, host);
     if next == Next::ReadGood {
-        let good = within(wait(), store.get(GOOD)).await;
+        let good = within(wait(), store.get(GOOD)).await.unwrap_or(Err(StoreError::Unavailable));
         let put = reload.borrow_mut().on_good(host.now(), good, host);
         if let Some(text) = put {
-            let put = within(wait(), store.put(GOOD, text)).await;
+            let put = within(wait(), store.put(GOOD, text)).await.unwrap_or(Err(StoreError::Unavailable));
             reload.borrow_mut().on_put(put);
         }
     }

@@ -44,8 +44,8 @@ pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: 
         };
         let permit = fleet.borrow_mut().queue(index).quota(op).map(|quota| quota.take(now, op.limit_ms()));
         let permit = match permit {
-            Some(Err(at)) => {
-                cancel.defer(at);
+            Some(Err(refusal)) => {
+                cancel.defer(refusal.again);
                 continue;
             }
             Some(Ok(permit)) => Some(permit),

@@ -1,18 +1,13 @@
 //! Exchanges word about a breaker with other isolates, beside the call that found it due.
 
+use super::in_time;
 use crate::{
     breaker::{Record, Rules, Standing},
     call::Upkeep,
     event::Event,
     news::Step,
     rng::Rng,
-    runtime::{Later, Runtime, Store, StoreError},
-    time::Instant,
-};
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    task::Poll,
+    runtime::{Runtime, Store, StoreError},
 };
 
 /// A store that takes longer is out of order.
@@ -67,7 +62,7 @@ async fn exchange<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep) {
 }
 
 async fn read<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep, rng: &mut Rng) {
-    let answer = in_time(runtime, store.get(&upkeep.key)).await;
+    let answer = in_time(runtime, STORE_MS, store.get(&upkeep.key)).await.unwrap_or(Err(StoreError::Unavailable));
     let now = runtime.now();
     let mut fleet = upkeep.fleet.borrow_mut();
     let elects = fleet.store().is_some_and(|store| store.elects);
@@ -109,7 +104,8 @@ async fn write<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep, rng:
         }
         gate.channel.stamp(runtime.now(), gate.breaker.snapshot())
     };
-    let answer = in_time(runtime, store.put(&upkeep.key, record.text())).await;
+    let answer =
+        in_time(runtime, STORE_MS, store.put(&upkeep.key, record.text())).await.unwrap_or(Err(StoreError::Unavailable));
     let now = runtime.now();
     let mut fleet = upkeep.fleet.borrow_mut();
     let gate = fleet.gate(upkeep.which);
@@ -138,7 +134,7 @@ async fn write<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep, rng:
 async fn lease<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep) {
     let now = runtime.now();
     let Some(answer) = store.lease(&upkeep.key, LEASE_MS) else { return };
-    let granted = in_time(runtime, answer).await;
+    let granted = in_time(runtime, STORE_MS, answer).await.unwrap_or(Err(StoreError::Unavailable));
     let mut fleet = upkeep.fleet.borrow_mut();
     let breaker = &mut fleet.gate(upkeep.which).breaker;
     // A store that cannot be reached elects nobody: then chance has to.
@@ -146,34 +142,6 @@ async fn lease<R: Runtime>(runtime: &R, store: &dyn Store, upkeep: &Upkeep) {
     if granted == Ok(true) {
         breaker.grant(now.after(HELD_MS));
     }
-}
-
-async fn in_time<R: Runtime, T>(runtime: &R, answer: Later<T>) -> Result<T, StoreError> {
-    within((|| runtime.now(), |ms| runtime.sleep(ms), STORE_MS), answer).await
-}
-
-/// What a store answers within so many milliseconds, by this clock and this timer.
-pub(super) async fn within<S: Future<Output = ()>, T>(
-    (now, sleep, ms): (impl Fn() -> Instant, impl Fn(u64) -> S, u64),
-    mut answer: Later<T>,
-) -> Result<T, StoreError> {
-    let until = now().after(ms);
-    let mut timer = pin!(sleep(ms));
-    poll_fn(|context| {
-        if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-            return Poll::Ready(answer);
-        }
-        while timer.as_mut().poll(context).is_ready() {
-            let left = now().until(until);
-            if left == 0 {
-                return Poll::Ready(Err(StoreError::Unavailable));
-            }
-            // It has fired early.
-            timer.set(sleep(left));
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 #[cfg(test)]
@@ -185,14 +153,16 @@ mod tests {
         call::{Call, Input, Order, Output},
         fleet::Fleet,
         message::{Headers, Request},
-        runtime::{Exchange, Received, Task},
+        runtime::{Exchange, Later, Received, Task},
         settings::{Endpoint, Environment, Settings},
+        time::Instant,
     };
     use std::{
         cell::{Cell, RefCell},
         future::{Future, Pending, pending, ready},
+        pin::pin,
         rc::Rc,
-        task::{Context, Waker},
+        task::{Context, Poll, Waker},
     };
 
     /// One isolate with a store that elects who probes, whose clock stands still while anybody waits.

@@ -136,7 +136,8 @@ pub fn level(event: &Event) -> &'static str {
         | Event::CharactersDestroyed { .. }
         | Event::JobCancelled { .. }
         | Event::BreakerOpened { .. }
-        | Event::StoreFailed { .. } => "warn",
+        | Event::StoreFailed { .. }
+        | Event::RateLimiterFailed { .. } => "warn",
         Event::CallEnded { outcome, .. } if outcome == "ok" || outcome == "client_gone" => "info",
         Event::CallEnded { outcome, .. } if outcome == "partial" => "warn",
         Event::CallEnded { .. } => "error",

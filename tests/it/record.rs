@@ -414,6 +414,7 @@ const fn is_beside(event: &Event) -> bool {
             | Event::BreakerOpened { .. }
             | Event::BreakerClosed { .. }
             | Event::StoreFailed { .. }
+            | Event::RateLimiterFailed { .. }
     )
 }
 

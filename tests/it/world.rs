@@ -412,7 +412,7 @@ impl World {
             query: &errand.query,
             headers: &errand.headers,
             body: errand.body.as_bytes(),
-            client: client.map(|client| &*client.name),
+            client,
             now: arrived.after(self.upload_ms),
             deadline: arrived.after(deadline_ms.unwrap_or(u64::MAX).min(policy.deadline_ms)),
         };

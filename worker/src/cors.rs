@@ -3,7 +3,7 @@
 use fairlead_core::message::Headers;
 
 /// What a page may read of a response, beyond what every page may.
-const EXPOSED: &str = "x-request-id, x-fairlead-endpoint, x-fairlead-attempts, x-fairlead-truncated, server-timing, retry-after, x-should-retry";
+const EXPOSED: &str = "x-request-id, x-fairlead-endpoint, x-fairlead-attempts, x-fairlead-truncated, server-timing, retry-after, x-should-retry, ratelimit, ratelimit-policy";
 
 /// Fields that let the page that asks read the response; none where it may not.
 pub fn fields(origins: &[String], request: &Headers) -> Vec<(&'static str, String)> {

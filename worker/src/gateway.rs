@@ -7,19 +7,21 @@ use fairlead_core::{
     drive::reload::{self, Surroundings},
     fleet::Fleet,
     reload::{Current, Reload, Report},
+    runtime::{Later, StoreError},
     settings::{Environment, Settings},
     time::Instant,
 };
 use fairlead_host::MAX_DELAY_MS;
 use gloo_timers::future::TimeoutFuture;
-use js_sys::{JSON, Object, Reflect};
+use js_sys::{JSON, Object, Promise, Reflect};
 use serde_json::Value;
 use std::{
     cell::{OnceCell, RefCell},
     ops::Deref,
     rc::Rc,
 };
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
+use wasm_bindgen_futures::JsFuture;
 use worker::{Context, Env};
 
 /// The gateway as one request finds it. It finishes with what it has begun with.
@@ -35,6 +37,14 @@ impl Deref for Gateway {
     fn deref(&self) -> &Current {
         &self.current
     }
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// A rate limiting binding.
+    type RateLimiter;
+    #[wasm_bindgen(method, catch)]
+    fn limit(this: &RateLimiter, options: &Object) -> Result<JsValue, JsValue>;
 }
 
 /// What lives as long as the isolate.
@@ -131,6 +141,20 @@ pub fn service(env: &Env, name: &str) -> Option<JsValue> {
     let service = binding(env, name);
     let fetch = Reflect::get(&service, &JsValue::from_str("fetch")).ok()?;
     fetch.is_function().then_some(service)
+}
+
+/// Asks a rate limiting binding whether one more request may be made under this key.
+pub fn limit(env: &Env, name: &str, key: &str) -> Later<bool> {
+    let options = Object::new();
+    // A plain object takes any field.
+    let _ = Reflect::set(&options, &"key".into(), &key.into());
+    let asked = binding(env, name).unchecked_into::<RateLimiter>().limit(&options);
+    Box::pin(async move {
+        let unavailable = |_| StoreError::Unavailable;
+        let answer = JsFuture::from(Promise::resolve(&asked.map_err(unavailable)?)).await.map_err(unavailable)?;
+        let success = Reflect::get(&answer, &"success".into()).map_err(unavailable)?;
+        success.as_bool().ok_or(StoreError::Unavailable)
+    })
 }
 
 struct Bindings(Env);

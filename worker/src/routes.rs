@@ -11,12 +11,14 @@ use crate::{
 };
 use fairlead_core::{
     access::Client,
+    allowance::{self, Pass},
     api::{Api, Dialect},
     ask::Ask,
     call::{Call, Order},
     caller::{self, Trace},
-    drive,
+    drive::{self, limiter},
     error::{Code, Error},
+    jobs::Op,
     journal::{Caller, Ticket},
     message::{Headers, ResponseHead},
     native,
@@ -77,7 +79,7 @@ pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Resu
     extra.push(("x-request-id", visit.request_id.clone()));
     visit.ticket = visit.open();
 
-    let stop = match visit.dispatch(&extra).await {
+    let stop = match visit.dispatch(&mut extra).await {
         Ok(response) => return Ok(response),
         Err(stop) => stop,
     };
@@ -145,7 +147,7 @@ struct Planned {
 }
 
 impl Visit<'_> {
-    async fn dispatch(&self, extra: &Extra) -> Result<Response, Stop> {
+    async fn dispatch(&self, extra: &mut Extra) -> Result<Response, Stop> {
         if self.is_preflight() {
             return Ok(response::whole(head(204, &[]), extra, b"")?);
         }
@@ -175,7 +177,12 @@ impl Visit<'_> {
         if let Some(ticket) = self.ticket {
             self.isolate.journal.borrow_mut().admit(ticket, client.map(|client| &*client.name));
         }
-        let Planned { ask, model, policy, deadline_ms } = match (api, native::Path::read(self.path)) {
+        let errand = native::Path::read(self.path);
+        let counts = api.is_some() || errand.is_some_and(|path| path.verb.op() == Op::Submit);
+        let pass = self.pass(settings, client.filter(|_| counts)).await;
+        extra.extend(client.into_iter().flat_map(|client| allowance::fields(&self.gateway.fleet, client, now())));
+        let pass = pass?;
+        let Planned { ask, model, policy, deadline_ms } = match (api, errand) {
             (Some(api), _) => self.ask(api, settings, client).await?,
             (None, Some(path)) => self.errand(path, settings, client).await?,
             (None, None) => {
@@ -194,7 +201,7 @@ impl Visit<'_> {
             client: settings.place_of(client),
             seed: random(),
         };
-        self.carry_out(order, extra).await
+        self.carry_out(order, pass, extra).await
     }
 
     /// The settings; or, where `CONFIG` has mistakes, all of them for an admin and their number
@@ -218,13 +225,27 @@ impl Visit<'_> {
         Err(Error::new(Code::ConfigInvalid, message))
     }
 
+    /// Lets a call in, or says which of its client's limits has been reached.
+    async fn pass(&self, settings: &Settings, client: Option<&Client>) -> Result<Option<Pass>, Error> {
+        let Some(client) = client else { return Ok(None) };
+        let pass = Pass::take(&self.gateway.fleet, client, now(), settings.latest(self.arrived))?;
+        if client.limits.rate_limiter.is_none() {
+            return Ok(pass);
+        }
+        let route = route_of(self.path).unwrap_or_default();
+        let caller = Caller { route, client: Some(client.name.clone()), ..self.caller() };
+        let runtime = self.runtime(Rc::new(caller), None);
+        limiter::ask(&runtime, client, pass).await
+    }
+
     /// What a client asks of its model.
     async fn ask(&self, api: Api, settings: &Settings, client: Option<&Client>) -> Result<Planned, Stop> {
         let deadline_ms = caller::deadline_ms(&self.headers)?;
         let body = self.body(settings.max_request_bytes()).await?;
-        let ask = Ask::read(api, &self.headers, body)?;
+        let length = body.len();
+        let ask = Ask::read_within(api, &self.headers, body, client.map(|client| &client.limits))?;
         let (model, policy) = settings.plan(client, &ask.model, self.headers.get("x-fairlead-policy"))?;
-        policy.admit(ask.body.len())?;
+        policy.admit(length)?;
         Ok(Planned { ask, model, policy, deadline_ms })
     }
 
@@ -247,7 +268,7 @@ impl Visit<'_> {
             query: self.query,
             headers: &self.headers,
             body: &body,
-            client: client.map(|client| &*client.name),
+            client,
             now: now(),
             deadline: self.arrived.after(patience_ms),
         };
@@ -255,9 +276,13 @@ impl Visit<'_> {
         Ok(Planned { ask, model, policy, deadline_ms })
     }
 
-    async fn carry_out(&self, order: Order, extra: &Extra) -> Result<Response, Stop> {
+    async fn carry_out(&self, order: Order, pass: Option<Pass>, extra: &Extra) -> Result<Response, Stop> {
         let model = Rc::clone(&order.model);
-        let call = Call::new(now(), order, Rc::clone(&self.gateway.fleet));
+        let mut call = Call::new(now(), order, Rc::clone(&self.gateway.fleet));
+        if let Some(pass) = pass {
+            let pass = pass.until(call.deadline());
+            call.hold(pass);
+        }
         let caller = match self.ticket {
             Some(ticket) => self.isolate.journal.borrow_mut().begin(ticket, &model.name, call.deadline()),
             None => Rc::new(self.caller()),
@@ -405,6 +430,9 @@ impl<'a> ModelCard<'a> {
 fn respond_error(error: &Error, path: &str, extra: &Extra) -> Result<Response, JsValue> {
     let dialect = Api::at(path).map_or(Dialect::Chat, Api::dialect);
     let mut head = head(error.code.status(), &[("content-type", "application/json")]);
+    if let Some(ms) = error.retry_after_ms {
+        head.headers.set("retry-after", ms.div_ceil(1000).to_string());
+    }
     match error.code {
         Code::MethodNotAllowed => head.headers.set("allow", method_of(path).unwrap_or_default()),
         Code::InvalidApiKey => head.headers.set("www-authenticate", "Bearer"),

@@ -4,7 +4,7 @@ use crate::{gateway, isolate::Witness};
 use fairlead_core::{
     event::Event,
     message::Request,
-    runtime::{Runtime, Store, Task},
+    runtime::{Later, Runtime, Store, Task},
     settings::Endpoint,
     time::Instant,
 };
@@ -69,5 +69,9 @@ impl Runtime for WorkerRuntime {
 
     fn store(&self) -> Option<Rc<dyn Store>> {
         Some(Rc::new(gateway::store(&self.env)?))
+    }
+
+    fn limit(&self, binding: &str, key: &str) -> Option<Later<bool>> {
+        Some(gateway::limit(&self.env, binding, key))
     }
 }
