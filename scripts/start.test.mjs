@@ -175,6 +175,22 @@ describe('npm start', () => {
     }
   });
 
+  test('serves the dashboard, as the platform does it, with the key that it prints', async () => {
+    const [, dashboard] = child.said.match(/The dashboard: (\S+)/);
+    const { origin, hash } = new URL(dashboard);
+    const policy = readFileSync(join(root, 'worker', 'dashboard', '_headers'), 'utf8').match(/Content-Security-Policy: (.*)/)[1];
+    for (const [path, type] of [['/', 'text/html'], ['/dashboard/main.js', 'text/javascript'], ['/dashboard/style.css', 'text/css']]) {
+      const { status, headers } = await fetch(origin + path);
+      assert.deepEqual([status, headers.get('content-type').split(';')[0], headers.get('content-security-policy')], [200, type, policy]);
+    }
+    // The assets stand before no route, and what is no asset is the Worker's.
+    for (const [path, expected] of [['/health', 200], ['/status', 401], ['/v1/models', 200], ['/dashboard/nothing', 404], ['/_headers', 404]]) {
+      assert.equal((await fetch(origin + path)).status, expected, path);
+    }
+    const headers = { authorization: `Bearer ${new URLSearchParams(hash.slice(1)).get('key')}` };
+    assert.equal((await fetch(`${origin}/status`, { headers })).status, 200);
+  });
+
   test('ends all of it at a signal, and says so with success', async () => {
     child.kill('SIGTERM');
     const [code] = await once(child, 'close');

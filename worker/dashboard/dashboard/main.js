@@ -28,7 +28,6 @@ let trouble;
 setInterval(render, 1000); // what counts down
 if (key) enter();
 else askOpenly();
-playground.listModels();
 
 /** Without a key the gateway says whether there is one at all. */
 async function askOpenly() {
@@ -248,7 +247,7 @@ function mistakesIn(message) {
 function showIsolates() {
   const select = place('isolate');
   const all = [...seen.isolates.values()];
-  select.parentElement.hidden = all.length < 2;
+  place('isolates').hidden = all.length < 2;
   show(select, all.map(({ id, status }) => h('option', { value: id, 'data-key': id }, status.isolate.colo ? `${id} (${status.isolate.colo})` : id)));
   if (select.value !== seen.shown) select.value = seen.shown;
 }

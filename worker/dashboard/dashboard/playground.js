@@ -31,11 +31,13 @@ export class Playground {
       this.#run();
     });
     this.#stop.addEventListener('click', () => this.#chat?.abort.abort());
-    this.#form.elements.clientKey.addEventListener('change', () => this.listModels());
+    // Not before somebody comes here: without a key it would be a request that the gateway refuses, and counts.
+    this.#form.addEventListener('focusin', () => this.#listModels(), { once: true });
+    this.#form.elements.clientKey.addEventListener('change', () => this.#listModels());
   }
 
   /** What may be asked for; where the key does not do, a name can still be typed. */
-  async listModels() {
+  async #listModels() {
     const { clientKey, model } = this.#form.elements;
     const hint = document.getElementById('models-hint');
     try {
