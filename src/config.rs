@@ -21,13 +21,15 @@ pub(crate) fn named<'a, T>(list: &'a [(String, T)], name: &str) -> Option<&'a T>
     list.iter().find(|(other, _)| other == name).map(|(_, item)| item)
 }
 
-/// Structures of `CONFIG`, each field of which may be absent.
+/// Structures of `CONFIG`, each field of which may be absent. What stands behind a `=` is for the schema.
 macro_rules! forms {
-    ($($(#[$about:meta])* pub struct $form:ident { $($field:ident: $type:ty,)* })*) => {$(
-        $(#[$about])*
+    ($($(#[doc = $about:literal])* pub struct $form:ident {
+        $($(#[doc = $meaning:literal])* $field:ident: $type:ty $(= $facts:tt)?,)*
+    })*) => {$(
+        $(#[doc = $about])*
         #[derive(Debug, Default)]
         pub struct $form {
-            $(pub(crate) $field: $type,)*
+            $($(#[doc = $meaning])* pub(crate) $field: $type,)*
         }
 
         impl Form for $form {
@@ -36,17 +38,37 @@ macro_rules! forms {
                 Some(Self { $($field: reader.field(fields, const { name_of(stringify!($field)) }),)* })
             }
         }
+
+        impl schema::Described for $form {
+            fn schema() -> schema::Schema {
+                let fields = vec![$(schema::Field {
+                    name: const { name_of(stringify!($field)) },
+                    about: schema::joined(&[$($meaning),*]),
+                    schema: <$type as schema::Described>::schema(),
+                    facts: schema::first([$(json!($facts),)? Value::Null]),
+                }),*];
+                schema::Schema::Object { about: schema::joined(&[$($about),*]), fields }
+            }
+        }
     )*};
 }
 
-/// Choices between words.
+/// Choices between words. Behind `else` stands what it is without any.
 macro_rules! words {
-    ($($(#[$about:meta])* pub enum $choice:ident { $($(#[$meaning:meta])* $variant:ident = $word:literal,)* })*) => {$(
-        $(#[$about])*
+    ($($(#[doc = $about:literal])* pub enum $choice:ident $(else $default:ident)? {
+        $($(#[doc = $meaning:literal])* $variant:ident = $word:literal,)*
+    })*) => {$(
+        $(#[doc = $about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $choice {
-            $($(#[$meaning])* $variant,)*
+            $($(#[doc = $meaning])* $variant,)*
         }
+
+        $(impl Default for $choice {
+            fn default() -> Self {
+                Self::$default
+            }
+        })?
 
         impl $choice {
             /// What `CONFIG` calls them, in their order.
@@ -66,227 +88,19 @@ macro_rules! words {
                 ALL.get(reader.word(value, Self::WORDS)?).copied()
             }
         }
+
+        impl schema::Described for $choice {
+            fn schema() -> schema::Schema {
+                schema::Schema::Word(vec![$(($word, concat!($($meaning),*).trim())),*])
+            }
+        }
     )*};
 }
 
-forms! {
-    /// The whole of `CONFIG`.
-    pub struct Config {
-        endpoints: List<EndpointConfig>,
-        models: List<ModelConfig>,
-        policies: Named<PolicyConfig>,
-        clients: Option<List<ClientConfig>>,
-        open: bool,
-        cors: CorsConfig,
-        admin_key_secret: Option<String>,
-        log: Option<LogLevel>,
-        faults: bool,
-    }
+mod forms;
+pub mod schema;
 
-    /// One server.
-    pub struct EndpointConfig {
-        name: Option<String>,
-        provider: Option<Provider>,
-        mode: Option<Mode>,
-        base_url: Option<String>,
-        api_key_secret: Option<String>,
-        via: Option<String>,
-        max_concurrency: Option<u64>,
-        r#continue: Option<bool>,
-        native: Option<bool>,
-        max_execution_ms: Option<u64>,
-        max_ttl_ms: Option<u64>,
-        max_subrequests: Option<u64>,
-        media: Option<Media>,
-    }
-
-    /// One name that clients may ask for.
-    pub struct ModelConfig {
-        name: Option<String>,
-        strategy: Option<Strategy>,
-        policy: Option<String>,
-        targets: List<TargetConfig>,
-    }
-
-    /// One endpoint that can serve a model.
-    pub struct TargetConfig {
-        endpoint: Option<String>,
-        model: Option<String>,
-        weight: Option<u64>,
-    }
-
-    /// Overrides of a policy's defaults.
-    pub struct PolicyConfig {
-        preset: Option<Preset>,
-        deadline_ms: Option<u64>,
-        headers_ms: Option<u64>,
-        first_token_ms: Option<u64>,
-        prefill_ms_per_kib: Option<u64>,
-        idle_ms: Option<u64>,
-        progress_ms: Option<u64>,
-        queue_ms: Option<u64>,
-        max_attempts: Option<u64>,
-        backoff: BackoffConfig,
-        retry_after_max_ms: Option<u64>,
-        keepalive_ms: Option<u64>,
-        commit_after_ms: Option<u64>,
-        on_deadline: Option<OnDeadline>,
-        forward: Option<Forward>,
-        resume: Option<Resume>,
-        stream_internally: Option<bool>,
-        hedge_after_ms: Option<HedgeAfter>,
-        hedge_ratio: Option<f64>,
-        max_request_bytes: Option<u64>,
-        breaker: BreakerConfig,
-        budget: BudgetConfig,
-    }
-
-    /// Overrides of the backoff.
-    pub struct BackoffConfig {
-        base_ms: Option<u64>,
-        throttled_base_ms: Option<u64>,
-        max_ms: Option<u64>,
-    }
-
-    /// Overrides of the retry budget.
-    pub struct BudgetConfig {
-        capacity: Option<u64>,
-        transient_cost: Option<u64>,
-        throttled_cost: Option<u64>,
-        refund: Option<u64>,
-    }
-
-    /// Overrides of the circuit breaker.
-    pub struct BreakerConfig {
-        enabled: Option<bool>,
-        failure_ratio: Option<f64>,
-        min_calls: Option<u64>,
-        window_ms: Option<u64>,
-        consecutive: Option<u64>,
-        open_ms: Option<u64>,
-        max_open_ms: Option<u64>,
-        probe_ratio: Option<f64>,
-        slow_first_token_ms: Option<u64>,
-    }
-
-    /// Somebody with keys.
-    pub struct ClientConfig {
-        name: Option<String>,
-        keys_sha256: List<String>,
-        models: Option<List<String>>,
-        policies: List<String>,
-        runpod: List<String>,
-        rate_limiter: Option<String>,
-        rate_limiter_period_ms: Option<u64>,
-        requests_per_minute: Option<u64>,
-        max_concurrency: Option<u64>,
-        max_tokens: Option<u64>,
-        max_n: Option<u64>,
-    }
-
-    /// Which pages may call from a browser.
-    pub struct CorsConfig {
-        origins: List<String>,
-    }
-}
-
-words! {
-    /// What kind of server an endpoint is.
-    #[derive(Default)]
-    pub enum Provider {
-        /// vLLM, or any OpenAI-compatible server.
-        #[default]
-        Vllm = "vllm",
-        /// RunPod serverless.
-        Runpod = "runpod",
-        /// A gateway of our own.
-        Fairlead = "fairlead",
-    }
-
-    /// How a RunPod endpoint is spoken to.
-    #[derive(Default)]
-    pub enum Mode {
-        /// `/run`, `/status`, `/stream`, `/cancel`.
-        #[default]
-        Jobs = "jobs",
-        /// RunPod's own OpenAI proxy.
-        Openai = "openai",
-        /// A load-balancer endpoint.
-        LoadBalancer = "load_balancer",
-    }
-
-    /// Which calls leave a line in the log.
-    #[derive(Default)]
-    pub enum LogLevel {
-        /// All of them.
-        #[default]
-        Calls = "calls",
-        /// Those that did not end well, or needed more than one attempt.
-        Failures = "failures",
-        /// None. What concerns the gateway itself is still said.
-        Off = "off",
-    }
-
-    /// What pictures and sounds in a request may stand for.
-    #[derive(Default)]
-    pub enum Media {
-        /// Addresses as well, which the server fetches, from inside its own network.
-        #[default]
-        Any = "any",
-        /// `data:` URLs only.
-        Data = "data",
-    }
-
-    /// How a model's targets are chosen from.
-    #[derive(Default)]
-    pub enum Strategy {
-        /// In order.
-        #[default]
-        Failover = "failover",
-        /// At random, by weight.
-        Weighted = "weighted",
-        /// The least busy first.
-        LeastLoaded = "least_loaded",
-    }
-
-    /// Timers that suit a kind of use; other fields override them.
-    pub enum Preset {
-        /// Short answers that somebody waits for.
-        Simple = "simple",
-        /// Code.
-        Code = "code",
-        /// Long documents.
-        Document = "document",
-        /// Models that think first.
-        Reasoning = "reasoning",
-    }
-
-    /// What a call whose deadline comes ends in.
-    pub enum OnDeadline {
-        /// An error.
-        Error = "error",
-        /// What there is.
-        Partial = "partial",
-    }
-
-    /// How a stream's bytes travel.
-    pub enum Forward {
-        /// Every chunk is seen before it goes on.
-        Checked = "checked",
-        /// By the platform's own pipe, checked behind it.
-        Native = "native",
-    }
-
-    /// What to do when a stream breaks behind its first content.
-    pub enum Resume {
-        /// End in an error.
-        Off = "off",
-        /// Ask a target to go on.
-        Continue = "continue",
-        /// Ask again from the start and compare.
-        Verify = "verify",
-    }
-}
+pub use forms::*;
 
 /// How long content is awaited before another target is asked as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -351,7 +165,8 @@ pub fn assemble(parts: impl IntoIterator<Item = (String, Value)>) -> (Value, Vec
                 continue;
             }
         };
-        for (key, value) in fields {
+        // An editor's, at the top of a file of its own.
+        for (key, value) in fields.into_iter().filter(|(key, _)| key != "$schema") {
             if let Some((_, earlier)) = origins.iter().find(|(other, _)| *other == key) {
                 mistakes.push(Mistake::at(&*key, format!("stands twice: in {earlier} and in {binding}")));
             }
