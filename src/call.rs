@@ -103,6 +103,8 @@ pub enum Output {
         exchange: u32,
         /// Whom to.
         endpoint: Rc<Endpoint>,
+        /// The attempt that it belongs to, from 1.
+        attempt: u32,
         /// What.
         request: Request,
     },
@@ -507,16 +509,16 @@ impl Call {
             }
             None => vllm::request(ask, chosen, &self.order.request_id, id),
         };
-        let exchange = self.send(endpoint, request);
+        let exchange = self.send(endpoint, id, request);
         if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) {
             attempt.exchange = Some(exchange);
         }
     }
 
-    /// Sends a request; the number of the exchange that it begins.
-    fn send(&mut self, endpoint: Rc<Endpoint>, request: Request) -> u32 {
+    /// Sends a request of an attempt; the number of the exchange that it begins.
+    fn send(&mut self, endpoint: Rc<Endpoint>, attempt: u32, request: Request) -> u32 {
         self.exchanges = self.exchanges.saturating_add(1);
-        self.out.push_back(Output::Send { exchange: self.exchanges, endpoint, request });
+        self.out.push_back(Output::Send { exchange: self.exchanges, endpoint, attempt, request });
         self.exchanges
     }
 

@@ -8,11 +8,13 @@ mod lane;
 pub mod limiter;
 pub mod operator;
 mod pipe;
+mod rehearsal;
 pub mod reload;
 mod settle;
 mod upkeep;
 
 pub use lane::{Over, Slow};
+pub use rehearsal::{Played, Rehearsal};
 
 use crate::{
     call::{Call, Emit, Input, Output},
@@ -252,8 +254,8 @@ impl<R: Runtime> Body<R> {
         }
         while let Some(output) = self.call.poll_output() {
             match output {
-                Output::Send { exchange, endpoint, request } => {
-                    self.exchanges.push((exchange, self.runtime.send(&endpoint, request)));
+                Output::Send { exchange, endpoint, attempt, request } => {
+                    self.exchanges.push((exchange, self.runtime.send(&endpoint, attempt, request)));
                 }
                 Output::Abort { exchange } => self.exchanges.retain(|(id, _)| *id != exchange),
                 Output::Event(event) => self.runtime.tell(&event),

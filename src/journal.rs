@@ -140,6 +140,13 @@ impl Journal {
         }
     }
 
+    /// An admin has things go wrong with it on purpose, in these words.
+    pub fn rehearse(&mut self, ticket: Ticket, fault: &str) {
+        if let Some(account) = self.account(ticket) {
+            Rc::make_mut(&mut account.caller).fault = Some(fault.to_owned());
+        }
+    }
+
     /// A call is made of it now, for this entry of `models`, which is over at its deadline. Who asks for what stands
     /// in all that is told of it.
     pub fn begin(&mut self, ticket: Ticket, model: &str, deadline: Instant) -> Rc<Caller> {

@@ -65,7 +65,7 @@
 //!
 //! Plain data: [`time`], [`rng`], [`message`], [`api`], [`error`], [`event`]. What an operator
 //! wrote: [`config`], [`policy`], [`access`], [`settings`]. What a client sent: [`caller`],
-//! [`ask`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
+//! [`ask`], [`fault`]. The machines, each for itself: [`classify`], [`backoff`], [`budget`], [`breaker`], [`news`], [`deadline`],
 //! [`route`], [`quantile`], [`quota`], [`load`], [`share`], [`sse`], [`stream`], [`resume`], [`splice`], [`assembly`], [`provider`],
 //! [`explain`], [`fleet`], [`allowance`], [`journal`], [`status`]. One call:
 //! [`call`]. Its way into the world: [`runtime`], [`drive`].
@@ -87,6 +87,7 @@ pub mod drive;
 pub mod error;
 pub mod event;
 pub mod explain;
+pub mod fault;
 mod find;
 pub mod fleet;
 pub mod jobs;

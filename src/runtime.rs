@@ -34,8 +34,8 @@ pub trait Runtime: Clone + 'static {
     fn sleeps(&self) -> bool {
         false
     }
-    /// Sends a request. Redirects are not followed.
-    fn send(&self, endpoint: &Endpoint, request: Request) -> Self::Exchange;
+    /// Sends a request of this attempt; 0 stands for none. Redirects are not followed.
+    fn send(&self, endpoint: &Endpoint, attempt: u32, request: Request) -> Self::Exchange;
     /// Ready once the client has left.
     fn poll_client_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
     /// Takes note of a fact.
@@ -86,11 +86,17 @@ pub type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A piece of a response's body that the core looks at and passes on by reference.
 pub trait Chunk: Clone {
+    /// These bytes.
+    fn of(bytes: &[u8]) -> Self;
     /// Puts its bytes at the start of `buffer`, which grows where it must, and says how many.
     fn copy_to(&self, buffer: &mut Vec<u8>) -> usize;
 }
 
-impl Chunk for std::rc::Rc<[u8]> {
+impl Chunk for Rc<[u8]> {
+    fn of(bytes: &[u8]) -> Self {
+        bytes.into()
+    }
+
     fn copy_to(&self, buffer: &mut Vec<u8>) -> usize {
         buffer.clear();
         buffer.extend_from_slice(self);

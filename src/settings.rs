@@ -6,6 +6,8 @@ use crate::{
     access::{self, Client},
     config::{LogLevel, Media, Mistake, Mode, Named, Provider, Strategy, named},
     error::{Code, Error},
+    fault::{self, Plan},
+    message::Headers,
     policy::Policy,
     time::Instant,
 };
@@ -253,6 +255,31 @@ impl Settings {
         }
         let message = "This route takes the admin key, as `Authorization: Bearer <key>`.";
         Err(Error::new(Code::InvalidApiKey, message))
+    }
+
+    /// What is to go wrong with a call on purpose, if an admin says so in its header.
+    pub fn rehearsal(&self, headers: &Headers) -> Result<Option<Plan>, Error> {
+        let Some(field) = headers.get(fault::FAULT) else { return Ok(None) };
+        let forbidden = |message: &str| Error::new(Code::Forbidden, message).with_param(fault::FAULT);
+        if !self.faults {
+            let message =
+                "Nothing goes wrong on purpose here: CONFIG has no `\"faults\": true`. The call was not made.";
+            return Err(forbidden(message));
+        }
+        let key = headers.get(fault::ADMIN_KEY);
+        if !self.admin_key.as_ref().is_some_and(|admin| key.is_some_and(|key| admin.matches(key))) {
+            let message = "`x-fairlead-fault` is for admins: send the admin key as `x-fairlead-admin-key` beside your own. The call was not made.";
+            return Err(forbidden(message));
+        }
+        let plan = Plan::read(field)?;
+        let unknown = plan.endpoints().find(|name| !self.endpoints.iter().any(|(_, endpoint)| endpoint.name == *name));
+        if let Some(unknown) = unknown {
+            let names: Vec<String> =
+                self.endpoints.iter().map(|(_, endpoint)| format!("`{}`", endpoint.name)).collect();
+            let message = format!("CONFIG has no endpoint `{}`. It has {}.", shorten(unknown), names.join(", "));
+            return Err(Error::new(Code::InvalidRequest, message).with_param(fault::FAULT));
+        }
+        Ok(Some(plan))
     }
 
     /// A client's place, where there is more than one client.

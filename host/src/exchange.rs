@@ -2,8 +2,9 @@
 
 use crate::message::{SEPARATOR, join, split};
 use fairlead_core::{
+    drive::Played,
     message::{Barrier, Request, ResponseHead},
-    runtime::{Chunk, Exchange, Received},
+    runtime::{Chunk, Exchange, Received, Runtime},
 };
 use js_sys::{Array, Promise, Uint8Array};
 use std::{
@@ -67,6 +68,12 @@ impl JsChunk {
 }
 
 impl Chunk for JsChunk {
+    fn of(bytes: &[u8]) -> Self {
+        let bytes = Uint8Array::from(bytes);
+        let length = bytes.length();
+        Self { bytes, length }
+    }
+
     fn copy_to(&self, buffer: &mut Vec<u8>) -> usize {
         let length = self.length as usize;
         if buffer.len() < length {
@@ -110,10 +117,23 @@ impl Fetch {
         self.tells_length = false;
         self
     }
+}
 
+/// An exchange whose body may be carried by JavaScript.
+pub trait Carried {
     /// The exchange, while its body is there to be read and nobody reads it.
-    pub fn idle(&mut self) -> Option<JsExchange> {
+    fn idle(&mut self) -> Option<JsExchange>;
+}
+
+impl Carried for Fetch {
+    fn idle(&mut self) -> Option<JsExchange> {
         (matches!(self.state, State::Open(None)) && self.exchange.reader().is_some()).then(|| self.exchange.clone())
+    }
+}
+
+impl<R: Runtime<Exchange = Fetch>> Carried for Played<R> {
+    fn idle(&mut self) -> Option<JsExchange> {
+        self.plain()?.idle()
     }
 }
 

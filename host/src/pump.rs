@@ -4,7 +4,7 @@
 //! future woken for every token would cost as much again as reading and writing it. Everything else, and all that is
 //! decided, stays in the core.
 
-use crate::exchange::{Fetch, JsChunk, JsExchange};
+use crate::exchange::{Carried, JsChunk, JsExchange};
 use fairlead_core::{
     drive::{Body, Piece, Slow},
     message::ResponseHead,
@@ -126,7 +126,7 @@ pub struct Pump<R: Runtime> {
     look: Look,
 }
 
-impl<R: Runtime<Chunk = JsChunk, Exchange = Fetch>> Pump<R> {
+impl<R: Runtime<Chunk = JsChunk, Exchange: Carried>> Pump<R> {
     /// Brings this body to this writer.
     pub fn new(body: Body<R>, writer: Writer) -> Self {
         let body = Rc::new(RefCell::new(body));
@@ -140,7 +140,7 @@ impl<R: Runtime<Chunk = JsChunk, Exchange = Fetch>> Pump<R> {
 
     /// Brings what comes next: a piece, or all that the lane can carry.
     pub async fn step(&self) -> Progress {
-        let exchange = self.body.borrow_mut().steady().and_then(Fetch::idle);
+        let exchange = self.body.borrow_mut().steady().and_then(Carried::idle);
         if let Some(exchange) = exchange {
             let progress = self.carry(&exchange).await;
             if progress != Progress::Going {

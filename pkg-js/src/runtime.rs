@@ -156,7 +156,7 @@ impl Runtime for PageRuntime {
         true
     }
 
-    fn send(&self, _: &Endpoint, request: Request) -> Fetch {
+    fn send(&self, _: &Endpoint, _: u32, request: Request) -> Fetch {
         // A page is not told how a body was compressed.
         Fetch::send(&self.host, &request).of_unknown_length()
     }

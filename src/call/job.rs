@@ -208,7 +208,7 @@ impl Call {
         };
         follower.permit = permit;
         follower.job.on_sent(now, op);
-        let exchange = self.send(endpoint, request);
+        let exchange = self.send(endpoint, id, request);
         if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.id == id) {
             attempt.exchange = Some(exchange);
         }

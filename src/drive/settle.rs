@@ -53,7 +53,7 @@ pub async fn settle<R: Runtime>(runtime: R, settlement: Settlement, submission: 
         };
         cancel.on_sent();
         let request = runpod::operation(&endpoint, op, Some(&job), &request_id);
-        let exchange = runtime.send(&endpoint, request);
+        let exchange = runtime.send(&endpoint, 0, request);
         let answer = whole(&runtime, exchange, (None, Vec::new()), now.after(op.limit_ms())).await;
         if let Some(permit) = permit
             && let Some(quota) = fleet.borrow_mut().queue(index).quota(op)

@@ -226,7 +226,7 @@ mod tests {
             pending()
         }
 
-        fn send(&self, _: &Endpoint, _: Request) -> Nowhere {
+        fn send(&self, _: &Endpoint, _: u32, _: Request) -> Nowhere {
             Nowhere
         }
 

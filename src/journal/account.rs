@@ -4,7 +4,8 @@ use crate::{caller::Trace, event::Event, time::Instant};
 use serde::Serialize;
 use std::rc::Rc;
 
-/// Who asks for what. Every name but the request's id is one of `CONFIG`'s or a route's, never the caller's own text.
+/// Who asks for what. Every name is one of `CONFIG`'s or a route's, never the caller's own text; but the request's id, and
+/// an admin's fault, which were both found to have their form.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Caller {
     /// The request's id.
@@ -20,6 +21,9 @@ pub struct Caller {
     /// The entry of `models`, or the endpoint whose jobs are meant; empty where it came to neither.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub model: String,
+    /// What an admin wants to go wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Something that happened on the way.

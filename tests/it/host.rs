@@ -10,6 +10,7 @@ use crate::{
 };
 use fairlead_core::{
     event::Event,
+    fault::Plan,
     message::Request,
     runtime::{Runtime, Store, Task},
     settings::Endpoint,
@@ -108,6 +109,8 @@ pub struct Host {
     pub leaves_at: Option<u64>,
     /// In which isolate it runs.
     pub isolate: usize,
+    /// What is to go wrong with its call on purpose.
+    pub rehearsal: Option<Plan>,
 }
 
 impl Host {
@@ -217,7 +220,7 @@ impl Runtime for Host {
         self.world.borrow().sleeps
     }
 
-    fn send(&self, endpoint: &Endpoint, request: Request) -> Wire {
+    fn send(&self, endpoint: &Endpoint, _: u32, request: Request) -> Wire {
         let mut state = self.world.borrow_mut();
         let name = endpoint.name.clone();
         if name == "d" {

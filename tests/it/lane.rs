@@ -6,7 +6,7 @@ use crate::{
     record::Record,
 };
 use fairlead_core::{
-    drive::{Body, Piece, Slow},
+    drive::{Body, Piece, Played, Rehearsal, Slow},
     runtime::{Exchange, Received, Runtime},
 };
 use std::{
@@ -28,12 +28,17 @@ enum Left {
 
 /// Carries chunks for as long as that is all there is to do. `None`: the next piece is to be asked
 /// for; else whether the client took everything.
-pub async fn carry(host: &Host, body: &RefCell<Body<Host>>, takes: Takes, record: &RefCell<Record>) -> Option<bool> {
-    body.borrow_mut().steady()?;
+pub async fn carry(
+    host: &Host,
+    body: &RefCell<Body<Rehearsal<Host>>>,
+    takes: Takes,
+    record: &RefCell<Record>,
+) -> Option<bool> {
+    body.borrow_mut().steady()?.plain()?;
     let (waited_ms, slow_since, paused) = (Cell::new(0), Cell::new(None), Cell::new(false));
     let mut run = pin!(async {
         loop {
-            let received = poll_fn(|context| match body.borrow_mut().steady() {
+            let received = poll_fn(|context| match body.borrow_mut().steady().and_then(Played::plain) {
                 Some(exchange) => exchange.poll_received(context),
                 None => Poll::Pending,
             });
@@ -115,7 +120,7 @@ pub async fn carry(host: &Host, body: &RefCell<Body<Host>>, takes: Takes, record
 /// Whether the client took a piece. `stops`: until it has, nothing is read.
 pub async fn deliver(
     host: &Host,
-    body: &RefCell<Body<Host>>,
+    body: &RefCell<Body<Rehearsal<Host>>>,
     piece: Piece<Rc<[u8]>>,
     takes: Takes,
     stops: bool,

@@ -51,6 +51,7 @@ mod journal;
 mod native;
 mod pushback;
 mod refusals;
+mod rehearsal;
 mod reload;
 mod resume;
 mod retries;

@@ -8,7 +8,7 @@ use crate::{
     wire::Steps,
 };
 use fairlead_core::{
-    drive::{Body, Piece},
+    drive::{Body, Piece, Rehearsal},
     runtime::Received,
 };
 use std::{cell::RefCell, collections::VecDeque, future::poll_fn, pin::pin, rc::Rc, task::Poll};
@@ -98,11 +98,11 @@ impl Flow {
 /// client has taken all that came. `None`: the pipe may not; else what there is to say.
 pub async fn carry(
     host: &Host,
-    body: &RefCell<Body<Host>>,
+    body: &RefCell<Body<Rehearsal<Host>>>,
     takes: Takes,
     record: &RefCell<Record>,
 ) -> Option<Result<Option<Piece<Rc<[u8]>>>, Broken>> {
-    let flow = body.borrow_mut().pipe(|wire, rest_ms| Some(wire.pipe(rest_ms)))?;
+    let flow = body.borrow_mut().pipe(|played, rest_ms| Some(played.plain()?.pipe(rest_ms)))?;
     let first = record.borrow().pieces.len();
     record.borrow_mut().piped = Some(first..first);
     let advance = || {

@@ -29,8 +29,9 @@ use fairlead_core::{
     ask::Ask,
     call::{Call, Order},
     caller,
-    drive::open,
+    drive::{Rehearsal, open},
     error::Error,
+    fault::Plan,
     fleet::Fleet,
     message::Request,
     native,
@@ -89,6 +90,7 @@ pub struct World {
     kv: Option<Kv>,
     /// Which of the clients it is whose calls these are.
     place: Option<usize>,
+    rehearsal: Option<Plan>,
 }
 
 /// What an endpoint answers.
@@ -141,6 +143,7 @@ impl World {
             runpod: None,
             kv: None,
             place: None,
+            rehearsal: None,
         }
     }
 
@@ -306,6 +309,12 @@ impl World {
         self
     }
 
+    /// What goes wrong on purpose.
+    pub fn rehearse(mut self, faults: &str) -> Self {
+        self.rehearsal = Some(Plan::read(faults).expect("faults"));
+        self
+    }
+
     /// Every timer fires at half its time, as hosts' timers may.
     pub fn early_timers(mut self) -> Self {
         self.early_timers = true;
@@ -447,7 +456,8 @@ impl World {
             kv: self.kv.take(),
             ..State::default()
         };
-        Host { world: Rc::new(RefCell::new(state)), leaves_at: None, isolate: isolate(&self.fleet) }
+        let rehearsal = self.rehearsal.take();
+        Host { world: Rc::new(RefCell::new(state)), leaves_at: None, isolate: isolate(&self.fleet), rehearsal }
     }
 
     fn carry_out(
@@ -460,6 +470,7 @@ impl World {
     ) -> Record {
         let mut record = Record::new(ask.clone(), &policy, deadline_ms);
         record.slow = self.client.takes.ms.max(self.client.starts_after_ms) > 0;
+        record.rehearsed = self.rehearsal.is_some();
         record.upload_ms = self.upload_ms;
         record.begins_at = self.begins_at;
         record.deadline_ms += self.begins_at;
@@ -521,7 +532,8 @@ fn hex_of(key: &str) -> String {
 
 /// What a host does with a call, and a client that takes what comes.
 async fn serve(host: &Host, call: Call, client: Client, record: &RefCell<Record>) {
-    let Some(opened) = open(host.clone(), call).await else {
+    let runtime = Rehearsal::new(host.clone(), host.rehearsal.clone());
+    let Some(opened) = open(runtime, call).await else {
         let mut record = record.borrow_mut();
         record.gone = true;
         record.left_open = host.world.borrow().left_open();

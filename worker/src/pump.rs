@@ -1,10 +1,10 @@
 //! Brings a body to the client: as `fairlead-host` does, or where the policy says so by the platform's own pipe,
 //! `pipe.js`, behind which the core sees the chunks later.
 
-use crate::runtime::WorkerRuntime;
+use crate::runtime::CallRuntime;
 use fairlead_core::drive::{Body, Piece};
 use fairlead_host::{
-    exchange::{Fetch, JsChunk, JsExchange},
+    exchange::{Carried, JsChunk, JsExchange},
     pump::{Progress, Pump, Writer},
 };
 use js_sys::Promise;
@@ -33,7 +33,7 @@ extern "C" {
 }
 
 /// Writes a body to its end. `first` are pieces of it that were taken before.
-pub async fn pump(first: Vec<Piece<JsChunk>>, body: Body<WorkerRuntime>, writable: WritableStream, writer: Writer) {
+pub async fn pump(first: Vec<Piece<JsChunk>>, body: Body<CallRuntime>, writable: WritableStream, writer: Writer) {
     let mut delivery = Delivery { pump: Pump::new(body, writer), writable };
     let whole = delivery.run(first).await;
     delivery.pump.end(whole).await;
@@ -48,7 +48,7 @@ pub fn writer_of(writable: &WritableStream) -> Result<Writer, JsValue> {
 struct Gone;
 
 struct Delivery {
-    pump: Pump<WorkerRuntime>,
+    pump: Pump<CallRuntime>,
     writable: WritableStream,
 }
 
@@ -76,8 +76,8 @@ impl Delivery {
 
     /// Lets the platform's own pipe bring the rest, if it may.
     fn pipe(&self) -> Option<Pipe> {
-        self.pump.body.borrow_mut().pipe(|fetch: &mut Fetch, rest_ms| {
-            fetch.idle().and_then(|exchange| pipe(&exchange, &self.pump.writer, &self.writable, rest_ms as f64).ok())
+        self.pump.body.borrow_mut().pipe(|exchange, rest_ms| {
+            exchange.idle().and_then(|exchange| pipe(&exchange, &self.pump.writer, &self.writable, rest_ms as f64).ok())
         })
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     log,
     pump::{pump, writer_of},
-    runtime::WorkerRuntime,
+    runtime::CallRuntime,
 };
 use fairlead_core::{drive::Opened, message::ResponseHead};
 use fairlead_host::{
@@ -44,7 +44,7 @@ pub fn failed(error: &JsValue) -> Response {
 
 /// The response of a call: whole where its body is at hand at once, else a stream that goes on
 /// under `wait_until`, so that a client's going is still told to the log.
-pub async fn of_call(opened: Opened<WorkerRuntime>, extra: &Extra, context: &Context) -> Result<Response, JsValue> {
+pub async fn of_call(opened: Opened<CallRuntime>, extra: &Extra, context: &Context) -> Result<Response, JsValue> {
     let Opened { head, mut body } = opened;
     let first = match at_once(&head, &mut body).await {
         Ok(bytes) => return with_body(head, extra, &bytes.map_or(JsValue::NULL, Into::into)),

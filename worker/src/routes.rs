@@ -16,8 +16,9 @@ use fairlead_core::{
     ask::Ask,
     call::{Call, Order},
     caller::{self, Trace},
-    drive::{self, limiter},
+    drive::{self, Rehearsal, limiter},
     error::{Code, Error},
+    fault::{FAULT, Plan},
     jobs::Op,
     journal::{Caller, Ticket},
     message::{Headers, ResponseHead},
@@ -177,6 +178,7 @@ impl Visit<'_> {
         if let Some(ticket) = self.ticket {
             self.isolate.journal.borrow_mut().admit(ticket, client.map(|client| &*client.name));
         }
+        let rehearsal = self.rehearsal(settings)?;
         let errand = native::Path::read(self.path);
         let counts = api.is_some() || errand.is_some_and(|path| path.verb.op() == Op::Submit);
         let pass = self.pass(settings, client.filter(|_| counts)).await;
@@ -201,7 +203,7 @@ impl Visit<'_> {
             client: settings.place_of(client),
             seed: random(),
         };
-        self.carry_out(order, pass, extra).await
+        self.carry_out(order, pass, rehearsal, extra).await
     }
 
     /// The settings; or, where `CONFIG` has mistakes, all of them for an admin and their number
@@ -223,6 +225,15 @@ impl Visit<'_> {
             )
         };
         Err(Error::new(Code::ConfigInvalid, message))
+    }
+
+    /// What is to go wrong with it on purpose.
+    fn rehearsal(&self, settings: &Settings) -> Result<Option<Plan>, Error> {
+        let plan = settings.rehearsal(&self.headers)?;
+        if let (Some(ticket), Some(words)) = (self.ticket.filter(|_| plan.is_some()), self.headers.get(FAULT)) {
+            self.isolate.journal.borrow_mut().rehearse(ticket, words);
+        }
+        Ok(plan)
     }
 
     /// Lets a call in, or says which of its client's limits has been reached.
@@ -276,7 +287,13 @@ impl Visit<'_> {
         Ok(Planned { ask, model, policy, deadline_ms })
     }
 
-    async fn carry_out(&self, order: Order, pass: Option<Pass>, extra: &Extra) -> Result<Response, Stop> {
+    async fn carry_out(
+        &self,
+        order: Order,
+        pass: Option<Pass>,
+        rehearsal: Option<Plan>,
+        extra: &Extra,
+    ) -> Result<Response, Stop> {
         let model = Rc::clone(&order.model);
         let mut call = Call::new(now(), order, Rc::clone(&self.gateway.fleet));
         if let Some(pass) = pass {
@@ -287,7 +304,8 @@ impl Visit<'_> {
             Some(ticket) => self.isolate.journal.borrow_mut().begin(ticket, &model.name, call.deadline()),
             None => Rc::new(self.caller()),
         };
-        match drive::open(self.runtime(caller, self.ticket), call).await {
+        let runtime = Rehearsal::new(self.runtime(caller, self.ticket), rehearsal);
+        match drive::open(runtime, call).await {
             Some(opened) => Ok(response::of_call(opened, extra, self.context).await?),
             None => Err(Stop::Gone),
         }

@@ -2,6 +2,7 @@
 
 use crate::{gateway, isolate::Witness};
 use fairlead_core::{
+    drive::Rehearsal,
     event::Event,
     message::Request,
     runtime::{Later, Runtime, Store, Task},
@@ -21,7 +22,10 @@ use std::{
 use web_sys::AbortSignal;
 use worker::Env;
 
-/// The host of one call.
+/// The host of one call, under which what an admin wants to go wrong does.
+pub type CallRuntime = Rehearsal<WorkerRuntime>;
+
+/// The host of one request.
 #[derive(Clone)]
 pub struct WorkerRuntime {
     env: Env,
@@ -50,7 +54,7 @@ impl Runtime for WorkerRuntime {
         TimeoutFuture::new(u32::try_from(ms).unwrap_or(MAX_DELAY_MS).min(MAX_DELAY_MS))
     }
 
-    fn send(&self, endpoint: &Endpoint, request: Request) -> Fetch {
+    fn send(&self, endpoint: &Endpoint, _: u32, request: Request) -> Fetch {
         let service = endpoint.via.as_deref().and_then(|name| gateway::service(&self.env, name));
         Fetch::send(&service.unwrap_or_default(), &request)
     }

@@ -158,7 +158,7 @@ impl Runtime for Host {
         World::sleep(&self.world, ms)
     }
 
-    fn send(&self, endpoint: &settings::Endpoint, _: Request) -> Wire {
+    fn send(&self, endpoint: &settings::Endpoint, _: u32, _: Request) -> Wire {
         let number = usize::from(endpoint.name != ENDPOINTS[0]);
         let mode = self.world.mode(number);
         let fate = {
