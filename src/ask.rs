@@ -10,12 +10,15 @@ pub(crate) use bounds::{Edit, bound_object};
 use crate::{
     access::Limits,
     api::Api,
+    config::Media,
     error::{Code, Error},
     find::find,
     jobs::{IfJobs, if_jobs},
     json::{RawFields, edited, member, members, pick, pick_into, place_of, text, text_of},
+    media,
     message::Headers,
     native::Errand,
+    settings::Target,
 };
 use bounds::{SIZES, Sizes};
 use serde_json::value::RawValue;
@@ -38,6 +41,8 @@ pub struct Ask {
     pub headers: Headers,
     /// The body as it came.
     pub body: Rc<[u8]>,
+    /// It names what an endpoint would have to fetch. Looked for only where one minds: see [`Ask::look_for_addresses`].
+    pub has_address: bool,
     /// What is to be done with a job of the client's own.
     pub errand: Option<IfJobs<Rc<Errand>>>,
     /// Where the model's name stands in it, quotes included.
@@ -88,7 +93,18 @@ impl Ask {
             body = edited(&body, [(place, text)]).into();
         }
         let stream = stream && api.streams();
-        Ok(Self { api, model, stream, choices, held_back, headers: forwarded, body, errand: None, model_at })
+        Ok(Self {
+            api,
+            model,
+            stream,
+            choices,
+            held_back,
+            headers: forwarded,
+            body,
+            has_address: false,
+            errand: None,
+            model_at,
+        })
     }
 
     /// A request about a job of the client's own, at the endpoint of this name.
@@ -101,9 +117,27 @@ impl Ask {
             held_back: false,
             headers: Headers::new(),
             body,
+            has_address: false,
             errand: if_jobs(Rc::new(errand)),
             model_at: 0..0,
         }
+    }
+
+    /// Looks whether this names what an endpoint would have to fetch, if one of these targets must not; an error where
+    /// none of them may.
+    pub fn look_for_addresses(&mut self, targets: &[Target]) -> Result<(), Error> {
+        let minds = |target: &Target| target.endpoint.media == Media::Data;
+        // The files in a form are there.
+        if self.api.takes_form() || !targets.iter().any(minds) {
+            return Ok(());
+        }
+        let Some(field) = media::address(self.api, text(&self.body)) else { return Ok(()) };
+        self.has_address = true;
+        if !targets.iter().all(minds) {
+            return Ok(());
+        }
+        let message = "Pictures, sounds and files must come as `data:` URLs: the endpoints of this model fetch nothing (`\"media\": \"data\"`). Put the bytes themselves into the request, as `data:image/png;base64,…`.";
+        Err(invalid(&field, message))
     }
 
     /// The same request with another body.

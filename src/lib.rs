@@ -94,6 +94,7 @@ pub mod jobs;
 pub mod journal;
 mod json;
 pub mod load;
+mod media;
 pub mod message;
 pub mod native;
 pub mod news;

@@ -3,6 +3,7 @@
 use super::{Call, LEAST_USEFUL_MS, admission::Ticket, admission::Turned};
 use crate::{
     classify::JobFailure,
+    config::Media,
     error::{Code, Error},
     load::{POLL_MS, Ticket as Turn, longest_wait_ms},
     route::Next,
@@ -163,11 +164,13 @@ impl Call {
 
     /// The target that comes next, of those that are not `full`. Those that take jobs are passed by where the request
     /// has a file, which no job carries, where two jobs may be at work for it already, or where too few fetches are
-    /// left to follow another.
+    /// left to follow another. Nor is anybody asked who must not fetch what the request names.
     pub(super) fn next_target(&self, now: Instant, full: &[usize]) -> Next {
         let unfit = self.order.ask.api.takes_form() || self.route.has_lost_enough();
-        let passed_by =
-            |Target { endpoint, .. }: &Target| endpoint.takes_jobs() && (unfit || !self.affords_a_job(endpoint));
+        let passed_by = |Target { endpoint, .. }: &Target| {
+            let fetches_not = self.order.ask.has_address && endpoint.media == Media::Data;
+            fetches_not || endpoint.takes_jobs() && (unfit || !self.affords_a_job(endpoint))
+        };
         // Nobody is asked to go on who cannot.
         let broken = self.interruption.is_some();
         let is_out = |target| full.contains(&target) || broken && self.way(now, target).is_err();

@@ -254,9 +254,10 @@ impl Visit<'_> {
         let deadline_ms = caller::deadline_ms(&self.headers)?;
         let body = self.body(settings.max_request_bytes()).await?;
         let length = body.len();
-        let ask = Ask::read_within(api, &self.headers, body, client.map(|client| &client.limits))?;
+        let mut ask = Ask::read_within(api, &self.headers, body, client.map(|client| &client.limits))?;
         let (model, policy) = settings.plan(client, &ask.model, self.headers.get("x-fairlead-policy"))?;
         policy.admit(length)?;
+        ask.look_for_addresses(&model.targets)?;
         Ok(Planned { ask, model, policy, deadline_ms })
     }
 
@@ -283,7 +284,8 @@ impl Visit<'_> {
             now: now(),
             deadline: self.arrived.after(patience_ms),
         };
-        let ask = visit.ask(&target.endpoint)?;
+        let mut ask = visit.ask(&target.endpoint)?;
+        ask.look_for_addresses(&model.targets)?;
         Ok(Planned { ask, model, policy, deadline_ms })
     }
 
