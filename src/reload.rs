@@ -123,6 +123,8 @@ pub struct Reload {
     under_way: bool,
     /// One has come to its end.
     has_read: bool,
+    /// What serves is more than a beginning.
+    is_settled: bool,
     failing: bool,
     checks: u8,
     reports: Vec<Report>,
@@ -159,6 +161,7 @@ impl Reload {
             began: None,
             under_way: false,
             has_read: false,
+            is_settled: false,
             failing: false,
             checks: 0,
             reports,
@@ -204,7 +207,7 @@ impl Reload {
         let Some(began) = self.began.filter(|_| self.under_way) else { return 0 };
         match self.serves() {
             false => now.until(arrived.after(NOTHING_MS)),
-            true if self.has_read => 0,
+            true if self.is_settled => 0,
             true => now.until(began.after(FIRST_MS)),
         }
     }
@@ -294,7 +297,7 @@ impl Reload {
 
     /// The reading is over.
     pub fn end(&mut self) {
-        self.under_way = false;
+        (self.under_way, self.is_settled) = (false, true);
         if self.has_read {
             return;
         }
@@ -340,7 +343,7 @@ impl Reload {
     }
 
     fn serve(&mut self, now: Instant, current: Rc<Current>, source: Source) {
-        (self.serving, self.source, self.since) = (current, source, now);
+        (self.serving, self.source, self.since, self.is_settled) = (current, source, now, true);
         self.reports.push(Report::Serves(source));
     }
 

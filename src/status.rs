@@ -4,7 +4,7 @@
 
 mod gateway;
 
-pub use gateway::{ConfigStatus, GatewayStatus, IsolateStatus, Refused};
+pub use gateway::{GatewayStatus, IsolateStatus};
 
 use crate::{
     breaker::{Record, View},

@@ -8,10 +8,11 @@ use crate::{
     journal::Journal,
     json::{read_object, text},
     policy::BreakerPolicy,
+    reload::Reload,
     rng::Rng,
     runtime::{Later, Runtime, Store, StoreError},
     settings::Settings,
-    status::{self, ConfigStatus, GatewayStatus, Heard, IsolateStatus, Status},
+    status::{self, GatewayStatus, Heard, IsolateStatus, Status},
 };
 use serde::{Deserialize, Serialize};
 use std::{cell::RefCell, future::poll_fn, pin::Pin, task::Poll};
@@ -36,12 +37,13 @@ pub async fn gateway_status<R: Runtime>(
     settings: &Settings,
     fleet: &RefCell<Fleet>,
     journal: &RefCell<Journal>,
-    about: (IsolateStatus<'_>, ConfigStatus<'_>),
+    (isolate, reload): (IsolateStatus<'_>, &RefCell<Reload>),
     ask_store: bool,
 ) -> Vec<u8> {
     let (kind, heard) = look(runtime, settings, ask_store).await;
-    let (fleet, journal) = (&mut *fleet.borrow_mut(), &*journal.borrow());
+    let (fleet, journal, reload) = (&mut *fleet.borrow_mut(), &*journal.borrow(), reload.borrow());
     let status = Status::new(settings, fleet, runtime.now(), kind, &heard);
+    let about = (isolate, reload.view());
     serde_json::to_vec(&GatewayStatus::new(status, about, settings, fleet, journal)).unwrap_or_default()
 }
 

@@ -3,15 +3,15 @@
 
 use super::{EndpointStatus, Status, StoreStatus};
 use crate::{
-    config::Mistake,
     event::Event,
     fleet::Fleet,
     journal::{Account, EndpointTally, Histogram, Journal, ModelTally, Moment},
     policy::Policy,
+    reload::View,
     settings::{DEFAULT_POLICY, Endpoint, Model, Settings},
     time::Instant,
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::{collections::BTreeMap, rc::Rc};
 
 /// Everything, as `GET /status` of a gateway shows it.
@@ -20,7 +20,7 @@ pub struct GatewayStatus<'a> {
     now_ms: Instant,
     store: StoreStatus,
     isolate: IsolateStatus<'a>,
-    config: ConfigStatus<'a>,
+    config: View<'a>,
     endpoints: Vec<Counted<'a>>,
     models: Vec<ModelStatus<'a>>,
     /// Requests that came to no model, by what they got.
@@ -38,36 +38,6 @@ pub struct IsolateStatus<'a> {
     pub since_ms: Instant,
     /// Where it runs, in the platform's words.
     pub colo: Option<&'a str>,
-}
-
-/// Which configuration is in force.
-#[derive(Debug, Serialize)]
-pub struct ConfigStatus<'a> {
-    /// Where it stands: `var`, `kv`, or `kv_good`, the last that was valid.
-    pub source: &'static str,
-    /// Since when it is in force here.
-    pub since_ms: Instant,
-    /// A newer one that is not, because of its mistakes.
-    pub refused: Option<Refused<'a>>,
-}
-
-/// A configuration with mistakes.
-#[derive(Debug, Serialize)]
-pub struct Refused<'a> {
-    /// When it was found.
-    pub at_ms: Instant,
-    /// What is wrong with it.
-    #[serde(serialize_with = "told")]
-    pub mistakes: &'a [Mistake],
-}
-
-fn told<S: Serializer>(mistakes: &[Mistake], serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Told<'a> {
-        path: &'a str,
-        message: &'a str,
-    }
-    serializer.collect_seq(mistakes.iter().map(|Mistake { path, message }| Told { path, message }))
 }
 
 type Counts<'a> = BTreeMap<&'a str, u64>;
@@ -147,7 +117,7 @@ impl<'a> GatewayStatus<'a> {
     /// All of it, now.
     pub fn new(
         status: Status<'a>,
-        (isolate, config): (IsolateStatus<'a>, ConfigStatus<'a>),
+        (isolate, config): (IsolateStatus<'a>, View<'a>),
         settings: &'a Settings,
         fleet: &mut Fleet,
         journal: &'a Journal,

@@ -10,7 +10,7 @@ use fairlead_core::{
     drive::operator,
     journal::{Caller, prometheus},
     settings::Settings,
-    status::{ConfigStatus, IsolateStatus},
+    status::IsolateStatus,
 };
 use fairlead_host::now;
 use std::rc::Rc;
@@ -76,8 +76,7 @@ impl Visit<'_> {
                 let journal = &self.isolate.journal;
                 let since_ms = journal.borrow().since();
                 let isolate = IsolateStatus { id: &self.isolate.id, since_ms, colo: self.isolate.colo.as_deref() };
-                let config = ConfigStatus { source: "var", since_ms, refused: None };
-                let about = (isolate, config);
+                let about = (isolate, &*self.gateway.reload);
                 json(extra, &operator::gateway_status(&runtime, settings, fleet, journal, about, ask_store).await)
             }
             Matter::Metrics => {

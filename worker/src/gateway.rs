@@ -29,6 +29,8 @@ pub struct Gateway {
     current: Rc<Current>,
     /// What calls know together.
     pub fleet: Rc<RefCell<Fleet>>,
+    /// Which version of the settings serves.
+    pub reload: Rc<RefCell<Reload>>,
 }
 
 impl Deref for Gateway {
@@ -80,7 +82,7 @@ pub fn present(env: &Env) -> Gateway {
         if let Ok(settings) = &current.settings {
             fleet.borrow_mut().resize(breakers_of(settings));
         }
-        Gateway { current, fleet: Rc::clone(fleet) }
+        Gateway { current, fleet: Rc::clone(fleet), reload: Rc::clone(reload) }
     })
 }
 
