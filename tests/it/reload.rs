@@ -59,7 +59,7 @@ impl Place {
 
     fn isolate(&mut self, variables: Option<Value>) -> Isolate {
         self.count += 1;
-        let host = Host { world: Rc::clone(&self.world), leaves_at: None, isolate: self.count };
+        let host = Host { world: Rc::clone(&self.world), leaves_at: None, isolate: self.count, rehearsal: None };
         let reading = Settings::read(variables.map(|config| ("CONFIG".to_owned(), config)), &Anywhere);
         let reload = Reload::new(host.now(), reading, true);
         let store = Some(self.kv.for_isolate(&host));
@@ -423,7 +423,9 @@ fn a_slow_store_is_waited_for_where_there_is_nothing_else_but_not_for_ever() {
 fn a_reading_that_was_lost_with_its_request_is_begun_again() {
     let mut place = Place::new();
     let isolate = place.isolate(Some(version("var")));
-    let now = |place: &Place| Runtime::now(&Host { world: Rc::clone(&place.world), leaves_at: None, isolate: 0 });
+    let now = |place: &Place| {
+        Runtime::now(&Host { world: Rc::clone(&place.world), leaves_at: None, isolate: 0, rehearsal: None })
+    };
     assert!(isolate.reload.borrow_mut().begin(now(&place)));
     place.pass(19_999);
     assert!(!isolate.reload.borrow_mut().begin(now(&place)));
