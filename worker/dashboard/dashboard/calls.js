@@ -7,11 +7,11 @@ import { kindOf, outcomeWords, reasonWords } from './words.js';
 
 const COLUMNS = ['Time', 'Outcome', 'Model', 'Endpoint', 'Attempts', 'First content', 'Total', 'Tokens'];
 /** Further back lie those that few look for. */
-const SHOWN = 50;
+const SHOWN = 15;
 
 /**
  * @param {object[]} calls newest first
- * @param {{ failuresOnly: boolean, text: string }} wishes
+ * @param {{ failuresOnly: boolean, text: string, all: boolean }} wishes
  * @param {Set<string>} opened keys of those that are unfolded
  */
 export function callsView(calls, wishes, opened, now) {
@@ -19,10 +19,15 @@ export function callsView(calls, wishes, opened, now) {
   if (fitting.length === 0) {
     return h('p', { class: 'soft' }, calls.length === 0 ? 'No calls yet.' : `None of the last ${calls.length} calls is like that.`);
   }
-  return h('table', { role: 'table', class: 'calls' },
-    h('caption', { class: 'sr' }, 'The last calls, newest first'),
-    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((name) => h('th', { role: 'columnheader', scope: 'col' }, name)))),
-    h('tbody', { role: 'rowgroup' }, fitting.slice(0, SHOWN).map((call) => rows(call, opened.has(call.key), now))));
+  const shown = wishes.all ? fitting : fitting.slice(0, SHOWN);
+  const rest = fitting.length - shown.length;
+  return [
+    h('table', { role: 'table', class: 'calls' },
+      h('caption', { class: 'sr' }, 'The last calls, newest first'),
+      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((name) => h('th', { role: 'columnheader', scope: 'col' }, name)))),
+      h('tbody', { role: 'rowgroup' }, shown.map((call) => rows(call, opened.has(call.key), now)))),
+    rest > 0 && h('p', { class: 'more' }, h('button', { type: 'button', 'data-act': 'more' }, `Show ${count(rest)} more`)),
+  ];
 }
 
 function fits(call, text) {

@@ -30,11 +30,7 @@ function endpointView(endpoint, at, store, now) {
       figure('Failed', failed > 0 ? `${count(failed)} (${percent(failed, attempts)})` : '0', failed > 0 && 'of-failed'),
       figure('First token', endpoint.first_token_ms === null ? '–' : `${duration(endpoint.first_token_ms)}`, '', 'the moving average'),
       figure('Retry tokens', count(endpoint.retry_tokens_left), endpoint.retry_tokens_left === 0 && 'of-failed', 'left for repeats'),
-      endpoint.jobs && [
-        figure('RunPod queue', endpoint.jobs.in_queue === null ? '–' : many(endpoint.jobs.in_queue, 'job'), '', 'as RunPod said last'),
-        figure('Workers', count(endpoint.jobs.workers), '', 'as RunPod said last'),
-        figure('Cold starts', count(endpoint.jobs.cold_starts)),
-      ]),
+      endpoint.jobs && queueFigures(endpoint.jobs, now)),
     attempts > 0 && share([{ kind: 'ok', count: attempts - failed }, { kind: 'failed', count: failed }],
       `${count(attempts - failed)} attempts went well, ${count(failed)} failed`),
     failed > 0 && h('ul', { class: 'counts' }, Object.entries(failures).sort((a, b) => b[1] - a[1]).map(([reason, times]) =>
@@ -45,6 +41,16 @@ function endpointView(endpoint, at, store, now) {
       h('button', { type: 'button', 'data-act': 'isolate', 'data-endpoint': name, disabled: isolated && stored?.state === 'isolated' },
         'Isolate', h('span', { class: 'sr' }, ` ${name}`)),
       h('button', { type: 'button', 'data-act': 'close', 'data-endpoint': name }, 'Close breakers', h('span', { class: 'sr' }, ` of ${name}`))));
+}
+
+/** RunPod's own numbers are as old as the last question to it: while a worker is known to be at work, there is none. */
+function queueFigures({ in_queue: queue, workers, cold_starts: cold, looked_at_ms: at }, now) {
+  const told = at ? `as RunPod said ${ago(now - at)}` : 'RunPod was not asked yet';
+  return [
+    figure('RunPod queue', queue === null ? '–' : many(queue, 'job'), '', told),
+    figure('Workers', count(workers), '', told),
+    figure('Cold starts', count(cold)),
+  ];
 }
 
 /** What it comes to for calls. */

@@ -19,7 +19,7 @@ const place = (id) => document.getElementById(id);
 const seen = new Seen();
 const poll = new Poll(ask);
 const playground = new Playground({ seen, adminKey: () => key, onEnd: () => poll.now({ evenPaused: true }) });
-const wishes = { failuresOnly: false, text: '' };
+const wishes = { failuresOnly: false, text: '', all: false };
 const opened = new Set();
 let key = readKey();
 /** Why there is no answer: since when, and what was said instead. */
@@ -125,6 +125,9 @@ place('board').addEventListener('click', ({ target }) => {
   if (act === 'fold') {
     if (!opened.delete(call)) opened.add(call);
     render();
+  } else if (act === 'more') {
+    wishes.all = true;
+    render();
   } else {
     confirmOrder(act, endpoint);
   }
@@ -190,7 +193,18 @@ place('notice-close').addEventListener('click', () => {
   place('notice').hidden = true;
 });
 
+// What is being pressed must not move away: the news waits for the click.
+let isPressed = false;
+addEventListener('pointerdown', () => { isPressed = true; });
+for (const end of ['pointerup', 'pointercancel']) {
+  addEventListener(end, () => {
+    isPressed = false;
+    setTimeout(render);
+  });
+}
+
 function render() {
+  if (isPressed) return;
   const { isolate } = seen;
   place('board').hidden = !isolate;
   place('nav').hidden = !isolate;

@@ -3,7 +3,7 @@
 import { callView } from './calls.js';
 import { h, show } from './dom.js';
 import { askModels, openChat, Refusal } from './gateway.js';
-import { bytes, count, duration } from './numbers.js';
+import { bytes, count, duration, many } from './numbers.js';
 import { eventsOf } from './sse.js';
 
 /** What a client may want to know of an answer, in the order in which it is shown. */
@@ -20,6 +20,8 @@ export class Playground {
   #seen;
   #adminKey;
   #onEnd;
+  /** The key with which the models were asked for last. */
+  #listedFor;
   /** The chat that is shown; another takes its place. */
   #chat;
 
@@ -31,20 +33,22 @@ export class Playground {
       this.#run();
     });
     this.#stop.addEventListener('click', () => this.#chat?.abort.abort());
-    // Not before somebody comes here: without a key it would be a request that the gateway refuses, and counts.
-    this.#form.addEventListener('focusin', () => this.#listModels(), { once: true });
-    this.#form.elements.clientKey.addEventListener('change', () => this.#listModels());
+    // Not before somebody is past the key: without one it may be a request that the gateway refuses, and counts.
+    this.#form.addEventListener('focusin', ({ target }) => target !== this.#form.elements.clientKey && this.#listModels());
   }
 
   /** What may be asked for; where the key does not do, a name can still be typed. */
   async #listModels() {
     const { clientKey, model } = this.#form.elements;
     const hint = document.getElementById('models-hint');
+    if (clientKey.value === this.#listedFor) return;
+    this.#listedFor = clientKey.value;
     try {
       const names = await askModels(clientKey.value);
       show(document.getElementById('model-names'), names.map((name) => h('option', { value: name })));
-      if (!model.value && names.length > 0) [model.value] = names;
-      hint.textContent = names.length > 0 ? `One of ${names.length}: ${names.slice(0, 8).join(', ')}${names.length > 8 ? ', …' : ''}` : 'This gateway lists no model; any name that it serves will do.';
+      // Not its value: somebody may be typing there.
+      model.placeholder = names[0] ?? '';
+      hint.textContent = names.length > 0 ? `${many(names.length, 'model')} in the list; the first where you name none.` : 'None is listed: type a name.';
     } catch (error) {
       hint.textContent = error.code === 'invalid_api_key' ? 'The list takes a client’s key.' : `No list: ${error.message}`;
     }
@@ -107,7 +111,7 @@ export class Playground {
   async #carryOut(chat) {
     const { clientKey, model, prompt, maxTokens, policy, fault } = this.#form.elements;
     const body = {
-      model: model.value,
+      model: model.value || model.placeholder,
       messages: [{ role: 'user', content: prompt.value }],
       stream: true,
       stream_options: { include_usage: true },
