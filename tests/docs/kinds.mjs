@@ -34,6 +34,7 @@ export const KINDS = {
   'sh gateway': ({ code }, stand) => stand.shell(code),
   'sh local': ({ code }, stand) => inCheckout((cwd) => stand.shell(code, { cwd, env: OFFLINE })),
   'sh wrangler': ({ code }) => commandsOf(code).forEach(assertKnown),
+  'sh host': ({ code }) => assertPasted(code),
   'sh long': ({ code }) => commandsOf(code).forEach(assertKnown),
   js: async ({ code }, stand) => assert.notEqual(await stand.script(code, 'example.mjs', bin('node')), '', 'it shows nothing'),
   python: async ({ code }, stand, _, python) => assert.notEqual(await stand.script(code, 'example.py', python), '', 'it shows nothing'),
@@ -119,9 +120,15 @@ export function commandsOf(code) {
     .filter((words) => words.length > 0);
 }
 
+/** Bash can read it, and the files of the repository that it names are there. */
+function assertPasted(code) {
+  execFileSync('bash', ['-n', '-c', code]);
+  for (const [file] of code.matchAll(/\b(examples|worker|scripts|docs)\/[\w./-]+/g)) assert.ok(existsSync(join(root, file)), file);
+}
+
 const SCRIPTS = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).scripts;
 /** What stands between the commands of wrangler and npm, and is known well enough. */
-const OF_THE_SHELL = ['cd', 'git', 'cp', 'printf', 'echo', 'cat', 'export', 'openssl', 'curl'];
+const OF_THE_SHELL = ['cd', 'git', 'cp', 'printf', 'echo', 'cat', 'export', 'openssl', 'curl', 'mkdir'];
 
 /** A command that is not run: wrangler knows its subcommand and its flags, npm its script. */
 export function assertKnown(words) {
@@ -132,6 +139,8 @@ export function assertKnown(words) {
   } else if (program === 'cargo') {
     const name = rest[rest.indexOf('--example') + 1];
     assert.ok([`${name}.rs`, `${name}/main.rs`].some((file) => existsSync(join(root, 'examples', file))), `no example ${name}`);
+  } else if (program.includes('/')) {
+    assert.ok(existsSync(join(root, program)), `there is no ${program}`);
   } else if (program === 'wrangler') {
     const end = rest.findIndex((word) => /^[-<>]/.test(word));
     const plain = end < 0 ? rest : rest.slice(0, end);
