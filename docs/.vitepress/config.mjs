@@ -17,6 +17,8 @@ const SIDEBAR = {
     'docs/configuration.md': 'Reference',
     'docs/live-config.md': 'Without a deploy',
     'docs/clients.md': 'Clients and limits',
+    'docs/policies.md': 'Policies',
+    'docs/http.md': 'Routes and headers',
     'docs/errors.md': 'Errors',
   },
   'In depth': {

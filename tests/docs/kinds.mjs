@@ -25,7 +25,7 @@ const SHOWN = () => {};
 export const KINDS = {
   text: SHOWN,
   'json config': ({ code }) => assertValid(JSON.parse(code)),
-  'json fragment': ({ code }) => assertValid({ ...BASE, ...JSON.parse(code) }),
+  'json fragment': ({ code }) => assertValid(merged(JSON.parse(code))),
   'json answer': ({ code }, _, printed) => {
     const shown = JSON.parse(code);
     if (printed !== undefined) assertAlike(shown, JSON.parse(printed), '');
@@ -43,6 +43,23 @@ export const KINDS = {
 const OFFLINE = {
   CARGO_NET_OFFLINE: 'true', npm_config_offline: 'true', HTTPS_PROXY: 'http://127.0.0.1:9', WRANGLER_SEND_METRICS: 'false', CI: '1',
 };
+
+/** The base with these keys in place of its own; what is left of the base leads to nothing that is gone. */
+function merged(fragment) {
+  const config = { ...BASE, ...fragment };
+  const endpoints = new Set(config.endpoints.map(({ name }) => name));
+  if (!fragment.models) {
+    config.models = config.models.map((model) => ({ ...model, targets: model.targets.filter(({ endpoint }) => endpoints.has(endpoint)) }));
+  }
+  if (!fragment.clients) {
+    config.clients = config.clients.map((client) => ({
+      ...client,
+      policies: client.policies.filter((name) => Object.hasOwn(config.policies, name)),
+      runpod: client.runpod.filter((name) => config.endpoints.some((endpoint) => endpoint.name === name && endpoint.native)),
+    }));
+  }
+  return config;
+}
 
 /** The core has no word against this CONFIG, nor a warning. */
 function assertValid(config) {
@@ -88,7 +105,7 @@ async function assertWranglerReads(code) {
       const { vars } = readConfig({ config: file, env: env || undefined });
       const own = Object.entries(vars ?? {}).filter(([name]) => /^CONFIG(_|$)/.test(name));
       const keys = own.map(([name, value]) => (name === 'CONFIG' ? value : { [name.slice('CONFIG_'.length).toLowerCase()]: value }));
-      if (own.length > 0) assertValid(Object.assign({}, BASE, ...keys));
+      if (own.length > 0) assertValid(merged(Object.assign({}, ...keys)));
     }
   } finally {
     Object.assign(console, { warn, log });
