@@ -3,12 +3,14 @@
 //
 // VitePress, because it comes with npm in seconds, brings its fonts and its search along, and needs no other host.
 
-import { cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { cpSync, existsSync, globSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, posix, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { deadLinks } from './links.mjs';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
+
+const base = process.env.DOCS_BASE ?? '/';
 
 /** In the order in which one would read them. */
 const SIDEBAR = {
@@ -34,6 +36,7 @@ const SIDEBAR = {
     'docs/self-host.md': 'Without Cloudflare',
     'docs/operate.md': 'Operate',
     'docs/dashboard.md': 'The dashboard',
+    'docs/live-test.md': 'Ask your own servers',
     'docs/game-day.md': 'Game day',
     'docs/security.md': 'Security',
   },
@@ -68,19 +71,19 @@ export default {
   title: 'Fairlead',
   description: 'The resilient route to your own GPUs.',
   lang: 'en',
-  base: process.env.DOCS_BASE ?? '/',
+  base,
   srcDir: '..',
   srcExclude: notPages(),
   outDir: './.vitepress/dist',
-  rewrites: { 'docs/index.md': 'index.md' },
   head: [['link', { rel: 'icon', href: 'data:,' }]],
   themeConfig: {
+    logoLink: `${base}docs/`,
     search: { provider: 'local' },
     outline: [2, 3],
     sidebar: Object.entries(SIDEBAR).map(([text, entries]) => ({
       text,
       items: Object.entries(entries).filter(([page]) => there(page))
-        .map(([page, title]) => ({ text: title, link: page === 'docs/index.md' ? '/' : `/${page.replace(/\.md$/, '')}` })),
+        .map(([page, title]) => ({ text: title, link: `/${page.replace(/(index)?\.md$/, '')}` })),
     })),
   },
   vite: { plugins: [{ name: 'vue-beside-docs', enforce: 'pre', resolveId: leaveVue }] },
@@ -90,7 +93,9 @@ export default {
       mkdirSync(dirname(join(outDir, file)), { recursive: true });
       cpSync(join(repository, file), join(outDir, file));
     }
-    const dead = deadLinks(outDir, process.env.DOCS_BASE ?? '/');
+    // Pages keep their paths, so the first of them is not the root.
+    writeFileSync(join(outDir, 'index.html'), '<!doctype html><meta http-equiv="refresh" content="0; url=docs/"><a href="docs/">Fairlead</a>\n');
+    const dead = deadLinks(outDir, base);
     if (dead.length > 0) throw new Error(`dead links:\n${dead.map(({ page, href }) => `  ${page}: ${href}`).join('\n')}`);
   },
 };
@@ -99,9 +104,8 @@ export default {
 function notPages() {
   const tops = new Set(pages.map((page) => page.split('/')[0]));
   const folders = [...tops].filter((top) => !top.endsWith('.md'));
-  const beside = folders.flatMap((top) => readdirSync(join(repository, top), { recursive: true })
-    .map((name) => `${top}/${name.replaceAll('\\', '/')}`)
-    .filter((name) => name.endsWith('.md') && !name.includes('node_modules/') && !pages.includes(name)));
+  const beside = globSync(folders.map((folder) => `${folder}/**/*.md`), { cwd: repository, exclude: (name) => name === 'node_modules' })
+    .map((name) => name.replaceAll('\\', '/')).filter((name) => !pages.includes(name));
   return [...readdirSync(repository).filter((name) => !tops.has(name)).flatMap((name) => [name, `${name}/**`]), ...beside];
 }
 
