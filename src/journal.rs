@@ -26,6 +26,7 @@ use tally::Tally;
 #[derive(Debug)]
 pub struct Journal {
     since: Instant,
+    place: String,
     audience: Audience,
     tickets: u64,
     /// In the order of their tickets.
@@ -37,7 +38,7 @@ pub struct Journal {
 }
 
 /// Who there is to see it. What nobody can see is not kept.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Audience {
     /// Which requests leave a line in the log.
     pub log: LogLevel,
@@ -65,8 +66,9 @@ pub struct Report {
 pub struct Point {
     /// What it is sampled by: the entry of `models`.
     pub index: String,
-    /// Outcome, endpoint, client, route, the reason of the last failure.
-    pub blobs: [String; 5],
+    /// Outcome, endpoint, client, route, the reason of the last failure, the journal's place, and the endpoint of that
+    /// failure.
+    pub blobs: [String; 7],
     /// Milliseconds in all and to the first content, attempts, bytes, prompt tokens, completion tokens, and whether it
     /// was a stream; -1 for what is not known.
     pub doubles: [f64; 7],
@@ -100,11 +102,12 @@ const LOOK_MS: u64 = 1000;
 const MOST_INDEX: usize = 96;
 
 impl Journal {
-    /// An empty one that begins now.
-    pub fn new(now: Instant, audience: Audience) -> Self {
+    /// An empty one that begins now, at a place that its data points name. Nobody can see it yet.
+    pub fn new(now: Instant, place: String) -> Self {
         Self {
             since: now,
-            audience,
+            place,
+            audience: Audience { log: LogLevel::Off, counts: false, points: false },
             tickets: 0,
             open: Vec::new(),
             tally: Tally::default(),
@@ -113,7 +116,7 @@ impl Journal {
         }
     }
 
-    /// Others may see it from now on.
+    /// Who can see it from now on.
     pub const fn heed(&mut self, audience: Audience) {
         self.audience = audience;
     }
@@ -219,6 +222,10 @@ impl Journal {
     fn end(&mut self, ticket: Ticket, end: Event) -> Option<Report> {
         let place = self.place(ticket)?;
         let (_, mut account) = self.open.remove(place);
+        if let Event::CallEnded { total_ms, .. } = &end {
+            // What was told behind the end's own moment has not happened behind it.
+            account.timeline.iter_mut().for_each(|moment| moment.at_ms = moment.at_ms.min(*total_ms));
+        }
         account.end = Some(end);
         let Audience { log, counts, points } = self.audience;
         let is_logged = match log {
@@ -226,8 +233,10 @@ impl Journal {
             LogLevel::Failures => !account.is_smooth(),
             LogLevel::Off => false,
         };
-        let report =
-            Report { line: is_logged.then(|| account.line()), point: points.then(|| Point::of(&account)).flatten() };
+        let report = Report {
+            line: is_logged.then(|| account.line()),
+            point: points.then(|| Point::of(&account, &self.place)).flatten(),
+        };
         if counts {
             self.tally.count(&account);
             // A flood of requests that are refused would leave no call to be seen.
@@ -241,7 +250,7 @@ impl Journal {
 }
 
 impl Point {
-    fn of(account: &Account) -> Option<Self> {
+    fn of(account: &Account, place: &str) -> Option<Self> {
         let Some(Event::CallEnded {
             outcome,
             endpoint,
@@ -260,6 +269,7 @@ impl Point {
         let Caller { client, route, model, .. } = &*account.caller;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let known = |number: Option<u64>| number.map_or(-1.0, |number| number as f64);
+        let (failed, reason) = account.last_failure();
         let mut index = model.clone();
         index.truncate(index.floor_char_boundary(MOST_INDEX));
         Some(Self {
@@ -269,7 +279,9 @@ impl Point {
                 text(endpoint),
                 text(client),
                 (*route).to_owned(),
-                account.last_failure().to_owned(),
+                reason.to_owned(),
+                place.to_owned(),
+                failed.to_owned(),
             ],
             doubles: [
                 *total_ms as f64,

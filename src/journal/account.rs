@@ -109,10 +109,10 @@ impl Account {
         })
     }
 
-    /// Why its last attempt failed of those that did; empty where none has.
-    pub(super) fn last_failure(&self) -> &str {
+    /// Which endpoint has failed it last, and why; empty where none has.
+    pub(super) fn last_failure(&self) -> (&str, &str) {
         let failure = self.timeline.iter().rev().find_map(|moment| match &moment.event {
-            Event::AttemptFailed { reason, .. } => Some(&**reason),
+            Event::AttemptFailed { endpoint, reason, .. } => Some((&**endpoint, &**reason)),
             _ => None,
         });
         failure.unwrap_or_default()

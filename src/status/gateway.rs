@@ -11,8 +11,8 @@ use crate::{
     settings::{DEFAULT_POLICY, Endpoint, Model, Settings},
     time::Instant,
 };
-use serde::Serialize;
-use std::{collections::BTreeMap, rc::Rc};
+use serde::{Serialize, Serializer};
+use std::rc::Rc;
 
 /// Everything, as `GET /status` of a gateway shows it.
 #[derive(Debug, Serialize)]
@@ -40,7 +40,29 @@ pub struct IsolateStatus<'a> {
     pub colo: Option<&'a str>,
 }
 
-type Counts<'a> = BTreeMap<&'a str, u64>;
+/// Counts by name.
+#[derive(Debug, Default)]
+struct Counts<'a>(Vec<(&'a str, u64)>);
+
+impl<'a> Counts<'a> {
+    /// Those of the same name together.
+    fn sum(all: impl Iterator<Item = (&'a str, u64)>) -> Self {
+        let mut counts: Vec<(&str, u64)> = Vec::new();
+        for (name, count) in all {
+            match counts.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, sum)) => *sum = sum.saturating_add(count),
+                None => counts.push((name, count)),
+            }
+        }
+        Self(counts)
+    }
+}
+
+impl Serialize for Counts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
 
 #[derive(Debug, Serialize)]
 struct Counted<'a> {
@@ -134,7 +156,7 @@ impl<'a> GatewayStatus<'a> {
             config,
             endpoints: endpoints.collect(),
             models: settings.models.iter().map(|model| ModelStatus::new(model, settings, journal)).collect(),
-            refused: outcomes(nowhere).into_iter().filter(|(outcome, _)| *outcome != "ok").collect(),
+            refused: Counts::sum(outcomes(nowhere).filter(|(outcome, _)| *outcome != "ok")),
             calls: journal.last().filter_map(CallStatus::new).collect(),
         }
     }
@@ -165,7 +187,7 @@ impl<'a> Counted<'a> {
         Self {
             endpoint: status,
             attempts: counts().map(|(_, count)| count).fold(0, u64::saturating_add),
-            failures: counts().filter(|(outcome, _)| !matches!(*outcome, "ok" | "given_up")).collect(),
+            failures: Counts::sum(counts().filter(|(outcome, _)| !matches!(*outcome, "ok" | "given_up"))),
             jobs,
         }
     }
@@ -177,7 +199,7 @@ impl<'a> ModelStatus<'a> {
         Self {
             name: &model.name,
             policy: PolicyStatus::new(&model.policy, settings),
-            outcomes: outcomes(tally),
+            outcomes: Counts::sum(outcomes(tally)),
             attempts: &tally.attempts,
             first_content_ms: &tally.first_content,
             total_ms: &tally.total,
@@ -236,11 +258,6 @@ impl<'a> CallStatus<'a> {
     }
 }
 
-fn outcomes(model: &ModelTally) -> Counts<'_> {
-    let mut outcomes = Counts::new();
-    for call in &model.calls {
-        let sum = outcomes.entry(&*call.outcome).or_default();
-        *sum = sum.saturating_add(call.count);
-    }
-    outcomes
+fn outcomes(model: &ModelTally) -> impl Iterator<Item = (&str, u64)> {
+    model.calls.iter().map(|call| (&*call.outcome, call.count))
 }
