@@ -18,7 +18,9 @@ fn at(ms: u64) -> Instant {
 }
 
 fn journal(audience: Audience) -> Journal {
-    Journal::new(at(0), audience)
+    let mut journal = Journal::new(at(0), "FRA".to_owned());
+    journal.heed(audience);
+    journal
 }
 
 fn caller() -> Caller {
@@ -243,7 +245,7 @@ fn a_data_point_has_its_numbers_and_says_what_it_does_not_know() {
     let record = World::new().endpoint("a", [reset(), reset(), reset()]).run(chat());
     let point = told(&mut journal, &record).point.unwrap();
     assert_eq!(point.index, "qwen");
-    assert_eq!(point.blobs, ["upstream_unreachable", "a", "web", "/v1/chat/completions", "unreachable"]);
+    assert_eq!(point.blobs, ["upstream_unreachable", "a", "web", "/v1/chat/completions", "unreachable", "FRA", "a"]);
     let Some((_, Event::CallEnded { total_ms, bytes, .. })) = record.events.last() else { panic!() };
     assert_eq!(point.doubles, [*total_ms as f64, -1.0, 3.0, *bytes as f64, -1.0, -1.0, 1.0]);
 

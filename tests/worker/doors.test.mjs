@@ -69,7 +69,7 @@ function assertRefused({ status, json }, expectedStatus, code) {
 
 describe('no path that is not on the list reaches an endpoint', () => {
   const others = [
-    '/', '/metrics', '/version', '/load', '/ping', '/invocations', '/tokenizer_info', '/server_info', '/openapi.json',
+    '/', '/version', '/load', '/ping', '/invocations', '/tokenizer_info', '/server_info', '/openapi.json',
     '/docs', '/sleep', '/sleep?level=1', '/wake_up', '/is_sleeping', '/pause', '/resume', '/is_paused',
     '/reset_prefix_cache', '/reset_mm_cache', '/collective_rpc', '/inference/v1/generate', '/generative_scoring',
     '/score', '/rerank', '/v2/rerank', '/v2/embed', '/cohere/v2/embed', '/v1', '/v1/', '/v1/load_lora_adapter',
