@@ -48,11 +48,9 @@ pub fn isolate(request: &Request) -> Rc<Isolate> {
 impl Isolate {
     fn new(request: &Request) -> Self {
         let field = |of: &JsValue, name: &str| Reflect::get(of, &JsValue::from_str(name)).unwrap_or_default();
-        Self {
-            id: format!("{:08x}", getrandom::u32().unwrap_or_default()),
-            colo: field(&field(request, "cf"), "colo").as_string(),
-            journal: RefCell::new(Journal::new(now(), Audience::default())),
-        }
+        let colo = field(&field(request, "cf"), "colo").as_string();
+        let journal = Journal::new(now(), colo.clone().unwrap_or_default());
+        Self { id: format!("{:08x}", getrandom::u32().unwrap_or_default()), colo, journal: RefCell::new(journal) }
     }
 
     /// Opens the account of a request to a client's route, under the configuration that is in force now.
@@ -88,7 +86,7 @@ impl Isolate {
         }
         if let Some(Point { index, blobs, doubles }) = &report.point {
             let mut texts = index.clone();
-            for blob in blobs.iter().map(String::as_str).chain([self.colo.as_deref().unwrap_or_default()]) {
+            for blob in blobs {
                 texts.push(SEPARATOR);
                 texts.push_str(blob);
             }
