@@ -22,7 +22,7 @@ export async function build(options) {
 /** Brings worker/build up to date. */
 export async function buildWorker(options) {
   await ensurePackages();
-  const inputs = [...COMMON_INPUTS, 'worker/src', 'worker/Cargo.toml', 'scripts/build.mjs'];
+  const inputs = [...COMMON_INPUTS, 'worker/src', 'worker/dashboard/_headers', 'worker/Cargo.toml', 'scripts/build.mjs'];
   const needed = await keepMade('worker/build', inputs, async () => {
     await ensureWasmTools();
     step('Building the Worker', '1 to 2 minutes, less after a small change');
