@@ -50,6 +50,7 @@ before(async () => {
     policies: { default: { backoff: { base_ms: 1, max_ms: 1 } }, once: { max_attempts: 1, breaker: { consecutive: 100, min_calls: 100 } } },
     clients: [{ name: 'web', keys_sha256: [sha256(CLIENT_KEY)] }],
     admin_key_secret: 'ADMIN_KEY',
+    faults: true,
   }, { secrets: { ADMIN_KEY, RUNPOD_KEY: 'rpa_simulated' }, env: { ASSETS, STATE } });
 });
 after(async () => {
@@ -291,6 +292,17 @@ describe('the playground', () => {
     await shows(page.locator('#output .error'), 'stream_interrupted');
     const shown = await page.locator('.answer').textContent();
     assert.ok(shown.length > 0 && DEFAULT_TEXT.startsWith(shown), shown);
+  });
+
+  it('rehearses a fault', async (t) => {
+    const { page } = await open(t, { refusals: /401/ }); // the list of models, without a key
+    await page.locator('#board').waitFor();
+    await page.getByText('More', { exact: true }).click();
+    await page.locator('#fault').fill('http-503');
+    await ask(page);
+    await shows(page.locator('#chat-status'), /^Ended after/);
+    await shows(page.locator('#output'), 'Attempt 1 at alive failed: HTTP 503; tried again');
+    assert.equal(await page.locator('.answer').textContent(), DEFAULT_TEXT);
   });
 
   it('stops when it is told to', async (t) => {

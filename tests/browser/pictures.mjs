@@ -54,7 +54,7 @@ try {
   await work(90, ['qwen', 'qwen', 'llama', 'overflow', 'qwen', 'llama']);
   await shoot('health');
   a100.fault = 'reset';
-  await work(60, ['qwen', 'qwen', 'llama', 'qwen', 'overflow', 'llama']);
+  await work(32, ['qwen', 'qwen', 'llama', 'qwen', 'overflow', 'llama']);
   await shoot('outage');
 } finally {
   await pages.close();
@@ -91,7 +91,7 @@ async function shoot(state) {
     await page.goto(`${gateway.url}/#key=${ADMIN_KEY}`);
     await page.locator('.fold').first().waitFor();
     // So that there is a past to draw.
-    await work(12, ['qwen', 'llama']);
+    await work(4, ['qwen', 'llama']); // few, as the last 50 calls are shown
     await sleep(4500);
     if (state === 'outage') {
       await page.locator('#find').fill(failedOver);

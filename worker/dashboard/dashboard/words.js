@@ -134,6 +134,7 @@ export function eventWords(event, duration) {
       Number.isFinite(event.execution_ms) && `${duration(event.execution_ms)} at work`, event.worker && `worker ${event.worker}`,
     ].filter(Boolean).join(', ')}`;
     case 'characters_destroyed': return `The worker of attempt ${event.attempt} destroyed ${event.characters} characters`;
+    case 'rate_limiter_failed': return `The rate limiter ${event.binding} did not say (${event.reason}), so the call was let through`;
     default: {
       const { event: name, at_ms: _, ...fields } = event;
       return `${name}: ${Object.entries(fields).map(([field, value]) => `${field} ${value}`).join(', ')}`;
