@@ -181,6 +181,12 @@ impl Error {
         Self::new(Code::RequestTooLarge, message)
     }
 
+    /// The error of a body that was still on its way when its call's time was over.
+    pub fn too_slow() -> Self {
+        let message = "The call's deadline passed while the request itself was still coming in, and no endpoint was asked. Send it faster, raise `deadline_ms` in the policy, or send a longer `x-fairlead-deadline-ms`.";
+        Self::new(Code::DeadlineExceeded, message)
+    }
+
     /// Names the field or timer concerned.
     pub fn with_param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());

@@ -68,7 +68,7 @@ impl Visit<'_> {
         self.isolate.tidy(self.env, self.arrived);
         match matter {
             Matter::Breakers(name) => {
-                let body = self.body(MAX_ORDER_BYTES).await?;
+                let body = self.body(MAX_ORDER_BYTES, settings.latest(self.arrived)).await?;
                 json(extra, &operator::order(&runtime, settings, fleet, &decoded(name), &body).await?)
             }
             Matter::Status => {

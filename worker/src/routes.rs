@@ -28,13 +28,20 @@ use fairlead_core::{
     time::Instant,
 };
 use fairlead_host::{
+    MAX_DELAY_MS,
     exchange::read,
     message::{SEPARATOR, describe, split},
     now,
 };
+use gloo_timers::future::TimeoutFuture;
 use js_sys::Uint8Array;
 use serde::Serialize;
-use std::rc::Rc;
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStreamDefaultReader, Request, Response};
@@ -252,7 +259,8 @@ impl Visit<'_> {
     /// What a client asks of its model.
     async fn ask(&self, api: Api, settings: &Settings, client: Option<&Client>) -> Result<Planned, Stop> {
         let deadline_ms = caller::deadline_ms(&self.headers)?;
-        let body = self.body(settings.max_request_bytes()).await?;
+        let until = settings.latest(self.arrived).min(self.arrived.after(deadline_ms.unwrap_or(u64::MAX)));
+        let body = self.body(settings.max_request_bytes(), until).await?;
         let length = body.len();
         let mut ask = Ask::read_within(api, &self.headers, body, client.map(|client| &client.limits))?;
         let (model, policy) = settings.plan(client, &ask.model, self.headers.get("x-fairlead-policy"))?;
@@ -273,8 +281,8 @@ impl Visit<'_> {
         let (model, policy) = settings.plan_errand(client, path.endpoint, path.verb.is_once(), wanted)?;
         let Some(target) = model.targets.first() else { return Err(native::not_found().into()) };
         let limit = u64::try_from(path.verb.max_bytes()).unwrap_or(u64::MAX).min(policy.max_request_bytes);
-        let body = if path.verb.submits() { self.body(limit).await? } else { Rc::new([]) };
-        let patience_ms = deadline_ms.unwrap_or(u64::MAX).min(policy.deadline_ms);
+        let deadline = self.arrived.after(deadline_ms.unwrap_or(u64::MAX).min(policy.deadline_ms));
+        let body = if path.verb.submits() { self.body(limit, deadline).await? } else { Rc::new([]) };
         let visit = native::Visit {
             path,
             query: self.query,
@@ -282,7 +290,7 @@ impl Visit<'_> {
             body: &body,
             client,
             now: now(),
-            deadline: self.arrived.after(patience_ms),
+            deadline,
         };
         let mut ask = visit.ask(&target.endpoint)?;
         ask.look_for_addresses(&model.targets)?;
@@ -338,9 +346,19 @@ impl Visit<'_> {
         }
     }
 
-    /// The request's body, up to a bound. One that breaks off is left behind by a caller who has
-    /// gone: no failure of the gateway.
-    pub async fn body(&self, limit: u64) -> Result<Rc<[u8]>, Stop> {
+    /// The request's body, up to a bound, and up to a moment: whoever sends a byte a second is not waited for. One that
+    /// breaks off is left behind by a caller who has gone: no failure of the gateway.
+    pub async fn body(&self, limit: u64, until: Instant) -> Result<Rc<[u8]>, Stop> {
+        let ms = u32::try_from(now().until(until)).unwrap_or(MAX_DELAY_MS).min(MAX_DELAY_MS);
+        let (mut late, mut body) = (TimeoutFuture::new(ms), pin!(self.whole_body(limit)));
+        poll_fn(|context| match body.as_mut().poll(context) {
+            Poll::Pending => Pin::new(&mut late).poll(context).map(|()| Err(Error::too_slow().into())),
+            read => read,
+        })
+        .await
+    }
+
+    async fn whole_body(&self, limit: u64) -> Result<Rc<[u8]>, Stop> {
         let announced = self.headers.get("content-length").and_then(|length| length.parse::<u64>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(Error::too_large(limit).into());
