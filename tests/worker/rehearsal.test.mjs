@@ -9,6 +9,8 @@ import { endpointsOf, requestsOf, startGateway, STAYS_CLOSED } from './gateway.m
 
 const ADMIN = 'admin-of-rehearsals';
 const DONE = 'data: [DONE]';
+/** An answer that lasts longer than any test here. */
+const LONG = { tokens: 3000 };
 
 let first;
 let second;
@@ -37,23 +39,23 @@ after(async () => {
 });
 
 let count = 0;
-async function call(model, fault, { stream = true, headers } = {}) {
+async function call(model, fault, { stream = true, headers, sim } = {}) {
   count += 1;
   const id = `rehearsal-${count}`;
   const response = await gateway.fetch('/v1/chat/completions', {
-    body: { model, stream, messages: [{ role: 'user', content: 'Hi' }] },
+    body: { model, stream, messages: [{ role: 'user', content: 'Hi' }], sim },
     headers: { 'x-request-id': id, 'x-fairlead-fault': fault, 'x-fairlead-admin-key': ADMIN, ...headers },
   });
   const text = await response.text();
   return { id, response, text, seen: requestsOf(first, id), seenBySecond: requestsOf(second, id) };
 }
 
-const contentOf = (text) => eventsIn(text).filter((event) => event !== DONE)
+const contentOf = (text) => eventsIn(text).filter((event) => event.startsWith('data: {'))
   .map((event) => JSON.parse(event.slice('data: '.length)).choices[0]?.delta.content ?? '').join('');
 
 for (const [model, how] of [['alone', 'the lane'], ['native', 'the pipe']]) {
   it(`${how} does not carry a stream that is to be cut`, async () => {
-    const { id, text, seen } = await call(model, 'cut=5');
+    const { id, text, seen } = await call(model, 'cut=5', { sim: LONG });
     const events = eventsIn(text);
     const { error } = JSON.parse(events.pop().slice('data: '.length));
     assert.equal(error.code, 'stream_interrupted');
@@ -66,7 +68,7 @@ for (const [model, how] of [['alone', 'the lane'], ['native', 'the pipe']]) {
 }
 
 it('an endpoint whose stream is to stall is let go, and the call says so', async () => {
-  const { text, seen } = await call('alone', 'stall-after=4');
+  const { text, seen } = await call('alone', 'stall-after=4', { sim: LONG });
   const { error } = JSON.parse(eventsIn(text).pop().slice('data: '.length));
   assert.deepEqual([error.code, error.param], ['upstream_timeout', 'idle']);
   await first.until(() => seen[0].closedByClientAt);
@@ -75,8 +77,8 @@ it('an endpoint whose stream is to stall is let go, and the call says so', async
 for (const fault of ['http-503', 'unreachable', 'stall']) {
   for (const stream of [true, false]) {
     it(`${fault}: nothing is sent, and the other endpoint answers${stream ? ' with a stream' : ''}`, async () => {
-      const policy = { headers: { 'x-fairlead-deadline-ms': '5000' } };
-      const { id, response, text, seen, seenBySecond } = await call('both', fault, { stream, ...(stream && policy) });
+      const headers = { 'x-fairlead-deadline-ms': '5000' };
+      const { id, response, text, seen, seenBySecond } = await call('both', fault, { stream, headers });
       if (fault === 'stall' && !stream) {
         // Headers of an answer that does not stream come behind all of it: only the deadline ends that.
         assert.equal(response.status, 504);
