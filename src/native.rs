@@ -462,7 +462,7 @@ fn check_route(input: &str) -> Result<(), Error> {
         // Other handlers may mean something else by `route`.
         let is_harmless = name == "route" && is_no_address(value.get(), route.ok().as_deref());
         if !is_open && !is_harmless {
-            let message = "This route of a vLLM worker is not open. The README lists those that are.";
+            let message = "This route of a vLLM worker is not open. The documentation lists those that are.";
             return Err(Error::new(Code::Forbidden, message).with_param(format!("input.{name}")));
         }
     }

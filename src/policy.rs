@@ -17,7 +17,7 @@ pub const MAX_MS: u64 = 86_400_000;
 /// The largest body a Worker can be sent (Cloudflare's limit on most plans).
 const MAX_REQUEST_BYTES: u64 = 100 << 20;
 
-/// One validated policy. Times are in milliseconds; what each means stands in the README's table.
+/// One validated policy. Times are in milliseconds; what each means stands in `docs/policies.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The whole call.

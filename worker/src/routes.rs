@@ -163,7 +163,7 @@ impl Visit<'_> {
             return Ok(file);
         }
         let Some(method) = method_of(self.path) else {
-            let message = "There is nothing at this path. The README lists the routes of this gateway.";
+            let message = "There is nothing at this path. The documentation lists the routes of this gateway.";
             return Err(Error::new(Code::RouteNotFound, message).into());
         };
         // A job's outputs are handed out once, and nobody reads them in answer to a HEAD.
