@@ -14,6 +14,7 @@ export const ELSEWHERE = {
   'js demo': { test: 'scripts/start.test.mjs', pages: ['README.md'] },
   'sh demo': { test: 'scripts/start.test.mjs', pages: ['README.md', 'docs/resume.md'] },
   'python handler': { test: 'tests/upstream/handlers-page.test.mjs', pages: ['docs/handlers.md'] },
+  sql: { test: 'tests/worker/operate.test.mjs', pages: ['docs/operate.md'] },
   'sh install': { test: 'tests/consumers/project.mjs', pages: ['pkg-js/README.md'] },
   ...Object.fromEntries(['ts', 'tsx', 'html'].map((kind) => [kind, { test: 'tests/sdk/readme.test.mjs', pages: ['pkg-js/README.md'] }])),
 };
