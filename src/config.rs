@@ -98,9 +98,11 @@ macro_rules! words {
 }
 
 mod forms;
+mod near;
 pub mod schema;
 
 pub use forms::*;
+pub(crate) use near::nearest;
 
 /// How long content is awaited before another target is asked as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,32 +200,32 @@ pub trait Form: Sized {
 
 impl Form for String {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        reader.fit(value.as_str(), "must be a string").map(str::to_owned)
+        reader.fit(value, value.as_str(), "must be a string").map(str::to_owned)
     }
 }
 
 impl Form for u64 {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        reader.fit(value.as_u64(), "must be a whole number of at least 0")
+        reader.fit(value, value.as_u64(), "must be a whole number of at least 0")
     }
 }
 
 impl Form for f64 {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        reader.fit(value.as_f64(), "must be a number")
+        reader.fit(value, value.as_f64(), "must be a number")
     }
 }
 
 impl Form for HedgeAfter {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         let p95 = (value.as_str() == Some("p95")).then_some(Self::P95);
-        reader.fit(p95.or_else(|| value.as_u64().map(Self::Ms)), "must be a whole number of at least 1, or `p95`")
+        reader.fit(value, p95.or_else(|| value.as_u64().map(Self::Ms)), "must be a whole number of at least 1, or `p95`")
     }
 }
 
 impl Form for bool {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        reader.fit(value.as_bool(), "must be true or false")
+        reader.fit(value, value.as_bool(), "must be true or false")
     }
 }
 
@@ -235,7 +237,7 @@ impl<T: Form> Form for Option<T> {
 
 impl<T: Form> Form for List<T> {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        let items = reader.fit(value.as_array(), "must be a list")?;
+        let items = reader.fit(value, value.as_array(), "must be a list")?;
         let mut list = Self::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             let above = reader.enter(format_args!("[{index}]"));
@@ -248,7 +250,7 @@ impl<T: Form> Form for List<T> {
 
 impl<T: Form> Form for Named<T> {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        let items = reader.fit(value.as_object(), "must be an object")?;
+        let items = reader.fit(value, value.as_object(), "must be an object")?;
         let mut named = Self::with_capacity(items.len());
         for (name, item) in items {
             let above = reader.enter(format_args!(".{name}"));
@@ -279,19 +281,32 @@ impl Reader {
         self.mistakes.push(Mistake::at(path, message));
     }
 
-    fn fit<T>(&mut self, read: Option<T>, message: &str) -> Option<T> {
+    /// What was read; or else what was to be there, and what is.
+    fn fit<T>(&mut self, value: &Value, read: Option<T>, message: &str) -> Option<T> {
         if read.is_none() {
-            self.report(message.to_owned());
+            let found = match value {
+                Value::Null => "null".to_owned(),
+                Value::Bool(flag) => flag.to_string(),
+                // Without its decimals, whose printing would be a tenth of the Worker.
+                Value::Number(number) if number.as_i64().is_none() => "another number".to_owned(),
+                Value::Number(number) => number.as_i64().unwrap_or_default().to_string(),
+                // It may be a secret.
+                Value::String(_) => "a string".to_owned(),
+                Value::Array(_) => "a list".to_owned(),
+                Value::Object(_) => "an object".to_owned(),
+            };
+            self.report(format!("{message}, not {found}"));
         }
         read
     }
 
     /// An object that has only these fields.
     fn fields<'a>(&mut self, value: &'a Value, known: &[&str]) -> Option<&'a Map<String, Value>> {
-        let fields = self.fit(value.as_object(), "must be an object")?;
+        let fields = self.fit(value, value.as_object(), "must be an object")?;
         for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
             let above = self.enter(format_args!(".{name}"));
-            self.report(format!("is unknown; here may stand {}", one_of(known)));
+            let meant = meant(name, known.iter().copied());
+            self.report(format!("is unknown{meant} Here may stand {}", one_of(known)));
             self.path.truncate(above);
         }
         Some(fields)
@@ -310,10 +325,19 @@ impl Reader {
     fn word(&mut self, value: &Value, words: &[&str]) -> Option<usize> {
         let place = words.iter().position(|word| value.as_str() == Some(word));
         if place.is_none() {
-            self.report(format!("must be {}", one_of(words)));
+            let given = value.as_str().unwrap_or_default();
+            // Whatever else was put here by mistake is not repeated.
+            let is_word = given.len() <= 30 && given.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            let shown = if given.is_empty() || !is_word { String::new() } else { format!(", not `{given}`") };
+            self.report(format!("must be {}{shown}", one_of(words)));
         }
         place
     }
+}
+
+/// The end of a sentence about a name that is not there: what may have been meant.
+pub(crate) fn meant<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, known).map_or_else(|| ".".to_owned(), |near| format!(": did you mean `{near}`?"))
 }
 
 /// Words as a choice: "`a`, `b` or `c`".
@@ -385,14 +409,14 @@ mod tests {
         assert_eq!(
             said,
             [
-                "endpoints: must be a list",
-                "models[0].name: must be a string",
-                "models[0].strategy: must be `failover`, `weighted` or `least_loaded`",
-                "models[0].targets[0]: must be an object",
-                "models[0].targets[1].wieght: is unknown; here may stand `endpoint`, `model` or `weight`",
-                "models[0].targets[1].weight: must be a whole number of at least 0",
-                "policies.p.breaker.failure_ratio: must be a number",
-                "open: must be true or false",
+                "endpoints: must be a list, not an object",
+                "models[0].name: must be a string, not 5",
+                "models[0].strategy: must be `failover`, `weighted` or `least_loaded`, not `fastest`",
+                "models[0].targets[0]: must be an object, not null",
+                "models[0].targets[1].wieght: is unknown: did you mean `weight`? Here may stand `endpoint`, `model` or `weight`",
+                "models[0].targets[1].weight: must be a whole number of at least 0, not -1",
+                "policies.p.breaker.failure_ratio: must be a number, not a string",
+                "open: must be true or false, not a string",
             ]
         );
     }

@@ -218,7 +218,8 @@ impl Check<'_> {
             let path = format!("models[{index}]");
             let wanted = model.policy.as_deref().unwrap_or(DEFAULT_POLICY);
             if named(policies, wanted).is_none() {
-                self.mistake(format!("{path}.policy"), format!("names `{wanted}`, which is not in `policies`"));
+                let meant = config::meant(wanted, policies.iter().map(|(name, _)| &**name));
+                self.mistake(format!("{path}.policy"), format!("names `{wanted}`, which is not in `policies`{meant}"));
             }
             let policy = named(policies, wanted).cloned().unwrap_or_default();
             let strategy = model.strategy.unwrap_or_default();
@@ -256,7 +257,9 @@ impl Check<'_> {
                 }
                 Some(Declared { usable: None, .. }) => {}
                 None => {
-                    self.mistake(format!("{path}.endpoint"), format!("names `{name}`, which is not in `endpoints`"))
+                    let meant = config::meant(name, endpoints.iter().map(|declared| &*declared.name));
+                    let message = format!("names `{name}`, which is not in `endpoints`{meant}");
+                    self.mistake(format!("{path}.endpoint"), message)
                 }
             }
         }

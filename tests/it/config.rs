@@ -286,11 +286,11 @@ fn when_a_call_hedges_is_a_time_or_the_95th_percentile() {
     for (field, value, message) in [
         ("hedge_after_ms", json!(0), "is 0; it must be from 1 to 86400000"),
         ("hedge_after_ms", json!(86_400_001), "is 86400001; it must be from 1 to 86400000"),
-        ("hedge_after_ms", json!("p99"), "must be a whole number of at least 1, or `p95`"),
-        ("hedge_after_ms", json!(0.5), "must be a whole number of at least 1, or `p95`"),
+        ("hedge_after_ms", json!("p99"), "must be a whole number of at least 1, or `p95`, not a string"),
+        ("hedge_after_ms", json!(0.5), "must be a whole number of at least 1, or `p95`, not another number"),
         ("hedge_ratio", json!(0), "must be above 0 and at most 1"),
         ("hedge_ratio", json!(5), "must be above 0 and at most 1"),
-        ("hedge_ratio", json!("5 %"), "must be a number"),
+        ("hedge_ratio", json!("5 %"), "must be a number, not a string"),
     ] {
         let told = said("/policies/default", &json!({ field: value }));
         assert_eq!(told, [format!("policies.default.{field}: {message}")]);
