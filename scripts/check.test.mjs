@@ -83,3 +83,63 @@ test('a file that is missing, broken or without CONFIG is said to be so', () => 
     assert.equal(status, 2);
   }
 });
+
+test('a file that is to go into KV is read as well, with the bindings of the wrangler.toml beside it', () => {
+  const CONFIG = {
+    $schema: './config.schema.json', endpoints: [{ ...endpoint, via: 'GPU' }], models: [model],
+    clients: [{ name: 'web', keys_sha256: ['0'.repeat(64)], rate_limiter: 'WEB_LIMIT' }],
+  };
+  const file = write('config.json', CONFIG);
+  const unbound = check(file);
+  assert.match(unbound.stdout, /^endpoints\[0\]\.via: .*GPU/m);
+  assert.match(unbound.stdout, /^clients\[0\]\.rate_limiter: .*WEB_LIMIT/m);
+  assert.equal(unbound.status, 1);
+  write('wrangler.toml', `name = "x"
+kv_namespaces = [{ binding = "STATE" }]
+services = [{ binding = "GPU", service = "gpu" }]
+ratelimits = [{ name = "WEB_LIMIT", namespace_id = "1", simple = { limit = 10, period = 60 } }]
+`);
+  try {
+    const { status, stdout } = check(file);
+    assert.match(stdout, /secret VLLM_API_KEY/);
+    assert.doesNotMatch(stdout, /warning/);
+    assert.equal(status, 0, stdout);
+    const { stdout: commented } = check(write('config.jsonc', `{ // for KV\n${JSON.stringify(CONFIG).slice(1, -1)},\n}`));
+    assert.match(commented, /warning: config\.jsonc: has comments/);
+    assert.match(commented, /is valid/);
+  } finally {
+    rmSync(join(folder, 'wrangler.toml'));
+  }
+});
+
+test('what was mistyped is told with what may have been meant, and what may be a secret is not repeated', () => {
+  const key = 'sk-0123456789abcdef';
+  const CONFIG = {
+    endpoints: [{ ...endpoint, base_url: `https://user:${key}@gpu.example.com/v1`, api_key_secret: 'VLLM_API_KEY' }],
+    models: [{ name: 'm', strategy: 'wieghted', targets: [{ endpoint: 'a10', wieght: 2 }] }],
+    clients: [{ name: 'web', keys_sha256: [key] }], admin_key_secret: key, log: key, open: key,
+  };
+  const { status, stdout } = check(write('mistyped.json', { name: 'x', vars: { CONFIG } }));
+  assert.match(stdout, /^models\[0\]\.targets\[0\]\.wieght: is unknown: did you mean `weight`\?/m);
+  assert.match(stdout, /^models\[0\]\.targets\[0\]\.endpoint: names `a10`, .* did you mean `a100`\?/m);
+  assert.match(stdout, /^models\[0\]\.strategy: must be .*, not `wieghted`$/m);
+  assert.ok(!stdout.includes(key), stdout);
+  assert.equal(status, 1);
+});
+
+test('what is dear or of no use once it is deployed is warned about', () => {
+  const clients = Array.from({ length: 60 }, (_, at) => ({ name: `client-${at}`, keys_sha256: ['0'.repeat(64)] }));
+  const CONFIG = {
+    open: true, clients, models: [model], admin_key_secret: 'DEMO_KEY',
+    endpoints: [{ ...endpoint, base_url: 'http://localhost:8000/v1' }, { ...endpoint, name: 'b', base_url: 'http://[::1]:8000' }],
+  };
+  const { status, stdout } = check(write('dear.json', { name: 'x', vars: { CONFIG } }));
+  for (const message of [
+    /^warning: open: lets everybody in/m,
+    /^warning: endpoints\[0\]\.base_url: is an address of the machine itself/m,
+    /^warning: endpoints\[1\]\.base_url: is an address of the machine itself/m,
+    /^warning: DEMO_KEY: is a secret of the demo/m,
+    /^warning: CONFIG: is \d+ bytes long, and a Workers variable holds 5120: move `clients` into a variable CONFIG_CLIENTS/m,
+  ]) assert.match(stdout, message);
+  assert.equal(status, 0);
+});

@@ -219,7 +219,11 @@ impl Form for f64 {
 impl Form for HedgeAfter {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         let p95 = (value.as_str() == Some("p95")).then_some(Self::P95);
-        reader.fit(value, p95.or_else(|| value.as_u64().map(Self::Ms)), "must be a whole number of at least 1, or `p95`")
+        reader.fit(
+            value,
+            p95.or_else(|| value.as_u64().map(Self::Ms)),
+            "must be a whole number of at least 1, or `p95`",
+        )
     }
 }
 
