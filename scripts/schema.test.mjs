@@ -1,5 +1,5 @@
-// The JSON Schema of CONFIG and the reference: up to date, right for every CONFIG of this repository, and the README's
-// tables beside them.
+// The JSON Schema of CONFIG and the reference: up to date, right for every CONFIG of this repository, and the page on
+// policies beside them.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -28,16 +28,6 @@ const base = () => ({
   endpoints: [{ name: 'a', provider: 'vllm', base_url: 'https://gpu.example.com/v1' }],
   models: [{ name: '*', targets: [{ endpoint: 'a' }] }],
 });
-
-/** Every field, as `policies.NAME.backoff.base_ms`. */
-function fieldsOf({ properties = {}, items, additionalProperties }, path = '') {
-  if (items) return fieldsOf(items, `${path}[]`);
-  if (additionalProperties) return fieldsOf(additionalProperties, `${path}.NAME`);
-  return Object.entries(properties).filter(([name]) => name !== '$schema').flatMap(([name, inner]) => {
-    const here = path ? `${path}.${name}` : name;
-    return [here, ...fieldsOf(inner, here)];
-  });
-}
 
 describe('the schema of CONFIG', () => {
   test('and its reference are what the core gives', () => {
@@ -80,15 +70,13 @@ describe('the schema of CONFIG', () => {
   });
 });
 
-describe('the tables of the README', () => {
-  const readme = text('README.md');
-  const fields = fieldsOf(schema);
-  const names = new Set(fields.map((field) => field.split('.').at(-1)));
+describe('the page on policies', () => {
+  const rows = new Map([...text('docs/policies.md').matchAll(/^\| `(\w+)` \| (.+?) \| .+ \|$/gm)].map(([, name, second]) => [name, second]));
+  const { properties } = schema.properties.policies.additionalProperties;
 
-  test('have every field of a policy, with its default', () => {
-    const rows = new Map([...readme.matchAll(/^\| `(\w+)` \| (.+?) \| .+ \|$/gm)].map(([, name, second]) => [name, second]));
-    for (const [name, form] of Object.entries(schema.properties.policies.additionalProperties.properties)) {
-      assert.ok(rows.has(name), `${name} is missing in the README`);
+  test('has every field of a policy, with its default', () => {
+    for (const [name, form] of Object.entries(properties)) {
+      assert.ok(rows.has(name), `${name} is missing`);
       if (form.default !== undefined) assert.equal(rows.get(name).replaceAll('`', ''), `${form.default}`, name);
       for (const [inner, { default: value }] of Object.entries(form.properties ?? {})) {
         if (value !== undefined) assert.ok(rows.get(name).includes(`"${inner}": ${value}`), `${name}.${inner} is ${value}: ${rows.get(name)}`);
@@ -96,10 +84,8 @@ describe('the tables of the README', () => {
     }
   });
 
-  test('name no field that there is not', () => {
-    const table = readme.slice(readme.indexOf('| `endpoints[]` |'), readme.indexOf('| `admin_key_secret` |'));
-    for (const [, name] of table.matchAll(/^\| `(?:[a-z]+)?(?:\[\])?\.?([a-z_]*)(?:\[\])?` \|/gm)) {
-      if (name) assert.ok(names.has(name), `the README has ${name}`);
-    }
+  test('has no field that there is not', () => {
+    const table = text('docs/policies.md').split('| `preset` |')[1].split('\n\n')[0];
+    for (const [, name] of table.matchAll(/^\| `(\w+)` \|/gm)) assert.ok(Object.hasOwn(properties, name), name);
   });
 });

@@ -40,6 +40,10 @@ impl Environment for Worker {
     fn has_service(&self, name: &str) -> bool {
         name == "TUNNEL"
     }
+
+    fn has_rate_limiter(&self, name: &str) -> bool {
+        name == "WEB_LIMIT"
+    }
 }
 
 fn read(config: Value) -> Reading {
@@ -65,7 +69,7 @@ fn a_full_example_is_read_without_a_mistake() {
     for config in [Value::from(EXAMPLE), serde_json::from_str(EXAMPLE).unwrap()] {
         let reading = read(config);
         assert_eq!(reading.mistakes, []);
-        assert_eq!(paths(&reading.warnings), ["clients[0].rate_limiter"]);
+        assert_eq!(paths(&reading.warnings), [""; 0]);
         let settings = reading.settings.unwrap();
         let qwen = settings.model("qwen").unwrap();
         assert!(qwen.targets[1].endpoint.takes_jobs() && qwen.targets[1].endpoint.native);
