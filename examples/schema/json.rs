@@ -101,6 +101,7 @@ fn property(field: &Field) -> (String, Text) {
 }
 
 fn write(text: &Text, depth: usize, into: &mut String) {
+    let deeper = depth.saturating_add(1);
     let indent = |depth: usize| format!("\n{}", "  ".repeat(depth));
     let (open, close) = match text {
         Text::Plain(value) => return into.push_str(&value.to_string()),
@@ -123,9 +124,9 @@ fn write(text: &Text, depth: usize, into: &mut String) {
         if at > 0 {
             into.push(',');
         }
-        into.push_str(&indent(depth + 1));
+        into.push_str(&indent(deeper));
         into.push_str(names.get(at).map_or("", String::as_str));
-        write(value, depth + 1, into);
+        write(value, deeper, into);
     }
     into.push_str(&indent(depth));
     into.push(close);
