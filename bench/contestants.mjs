@@ -1,11 +1,14 @@
 // The Workers that are compared, each alone in a workerd process of its own, whose CPU the operating system counts.
 
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { Miniflare } from 'miniflare';
 import { Failure, root } from '../scripts/process.mjs';
 import { children, cpuMs, privateBytes } from './proc.mjs';
+
+const sha256 = (text) => createHash('sha256').update(text).digest('hex');
 
 /** In the order of the tables. `does` is said there. */
 export const CONTESTANTS = [
@@ -51,6 +54,29 @@ export const CONTESTANTS = [
     policy: { resume: 'continue' },
     does: '`fairlead` with `resume: "continue"` in its policy: what a client has been shown is kept, so that another '
       + 'endpoint could go on from there. None has to.',
+  },
+  {
+    name: 'fairlead quiet', main: 'worker/build/index.js', wasm: 'worker/build/index_bg.wasm', policy: {},
+    config: { log: 'off' },
+    does: '`fairlead` as quiet as it can be: open to anybody, without limits, without a line in the log, and with '
+      + 'nobody who could see a count.',
+  },
+  {
+    name: 'fairlead watched', main: 'worker/build/index.js', wasm: 'worker/build/index_bg.wasm', policy: {},
+    config: {
+      open: false, admin_key_secret: 'ADMIN_KEY',
+      // As many as a team has; the rig's key is the last that is looked at.
+      clients: ['web', 'mobile', 'batch', 'bench'].map((name) => ({
+        name, keys_sha256: [sha256(`sk-${name}`)], models: ['bench'], requests_per_minute: 1_000_000,
+        max_concurrency: 1000, max_tokens: 100_000, max_n: 8,
+      })),
+    },
+    env: {
+      ADMIN_KEY: { type: 'text', value: 'sk-admin' },
+      METRICS: { type: 'analytics-engine-dataset', name: 'fairlead' },
+    },
+    does: '`fairlead` with all that a team has around it: keys and limits for four clients, a line in the log and a '
+      + 'data point for each call, counts and the last calls for `/status`.',
   },
 ];
 
@@ -113,16 +139,18 @@ export async function countReads(kind, streams, upstreamPort) {
  * All reach the upstream through a binding. Behind the global `fetch`, Miniflare has a Worker of its own in the same
  * process, which takes 120 µs per request: a third of what a pass-through costs.
  */
-function environment({ policy }, upstreamPort) {
+function environment({ policy, config: own, env }, upstreamPort) {
   const config = {
     open: true,
     endpoints: [{ name: 'upstream', provider: 'vllm', base_url: 'http://upstream/v1', via: 'UPSTREAM' }],
     models: [{ name: 'bench', targets: [{ endpoint: 'upstream', model: 'Qwen/Qwen2.5-7B-Instruct' }] }],
     policies: { default: policy },
+    ...own,
   };
   return {
     UPSTREAM: { type: 'external', address: `127.0.0.1:${upstreamPort}`, http: {} },
     ...(policy && { CONFIG: { type: 'json', value: config } }),
+    ...env,
   };
 }
 

@@ -14,12 +14,16 @@
 
 use divan::{AllocProfiler, Bencher, black_box, counter::BytesCount};
 use fairlead_core::{
+    access::{self, Client, hash_key},
     api::{Api, Dialect},
     ask::Ask,
     breaker::{Admission, Outcome, Rules},
     call::{Call, Emit, Input, Order, Output},
     classify::Failure,
+    config::LogLevel,
+    event::Event,
     fleet::{Fleet, Which},
+    journal::{Audience, Caller, Journal},
     message::{Headers, ResponseHead},
     policy::Policy,
     rng::Rng,
@@ -300,6 +304,43 @@ fn take(call: &mut Call) -> usize {
         };
     }
     bytes
+}
+
+/// Who can see what became of a call.
+#[derive(Clone, Copy, Debug)]
+enum Watched {
+    /// Nobody.
+    Off,
+    /// Whoever reads the log, takes data points and looks at the counts.
+    All,
+}
+
+/// What it costs to know whose call it is and to account for it: its key, its line, its data point and its counts.
+#[divan::bench(args = [Watched::Off, Watched::All])]
+fn account(bencher: Bencher<'_, '_>, watched: Watched) {
+    let is_seen = matches!(watched, Watched::All);
+    let log = if is_seen { LogLevel::Calls } else { LogLevel::Off };
+    let mut journal = Journal::new(NOW, "FRA".to_owned());
+    journal.heed(Audience { log, counts: is_seen, points: is_seen });
+    let client = |name: &str| Client { name: name.to_owned(), keys: vec![hash_key(name)], ..Client::default() };
+    let clients: Vec<Client> = ["a", "b", "c", "d"].map(client).into();
+    let started = Event::AttemptStarted { attempt: 1, endpoint: "a".to_owned() };
+    let mut call = Call::new(NOW, Plan::of(ONE, json!({})).order(false), Rc::default());
+    call.handle_input(NOW, Input::ClientGone);
+    let ended = std::iter::from_fn(|| call.poll_output()).find_map(|output| match output {
+        Output::Event(event @ Event::CallEnded { .. }) => Some(event),
+        _ => None,
+    });
+    let ended = ended.unwrap();
+    bencher.bench_local(|| {
+        let caller = Caller { request_id: "r".repeat(32), route: Api::Chat.path(), ..Caller::default() };
+        let ticket = journal.open(NOW, caller);
+        let client = if is_seen { access::find(&clients, black_box("d")) } else { None };
+        journal.admit(ticket, client.map(|client| &*client.name));
+        let caller = journal.begin(ticket, "qwen", NOW.after(300_000));
+        journal.tell(ticket, NOW, black_box(&started));
+        (journal.tell(ticket, NOW, black_box(&ended)), caller)
+    });
 }
 
 /// Where a call finds everything healthy.

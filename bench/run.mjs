@@ -4,8 +4,8 @@
 //
 //   package         the npm package alone, set against the openai SDK in Chromium; only its section is written
 //   --quick         a good minute, for a look; bench/RESULTS.md stays as it is
-//   --only <name>   this workload only, and nothing is written: whole, firstByte, paced, burst, idle, held, cold
-//                   or bundle
+//   --only <name>   this workload only, and nothing is written: whole, watched, firstByte, paced, burst, idle,
+//                   held, cold or bundle
 //   --date <text>   the date in bench/RESULTS.md, today's without it
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';

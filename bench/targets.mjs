@@ -15,6 +15,10 @@ const TARGETS = [
     figure: 'burst.rate', what: 'unpaced events per second', of: 'fairlead native', over: 'pass-through', atLeast: 0.6,
   },
   { figure: 'whole.rate', what: 'requests per second', of: 'fairlead', over: 'pump', atLeast: 0.95 },
+  {
+    figure: 'watched.cpu', what: 'CPU per request with keys, limits, log and metrics', of: 'fairlead watched',
+    over: 'fairlead quiet', atMost: 1.1,
+  },
   { figure: 'whole.p99', what: 'latency p99 of requests', of: 'fairlead', over: 'pump', atMost: 1.3 },
   {
     figure: 'firstByte.p50', what: 'first byte p50', of: 'fairlead', over: 'pump', by: difference, atMost: 0.5,

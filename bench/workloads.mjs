@@ -47,6 +47,15 @@ export const WORKLOADS = {
       };
     },
   },
+  watched: {
+    title: `Keys, limits, log and metrics around answers that do not stream, ${CONNECTIONS} connections`,
+    who: ['fairlead quiet', 'fairlead watched'],
+    figures: { cpu: { label: 'CPU per request, µs', digits: 0 } },
+    async run(contestant, { requests: count }, upstream) {
+      const { cpuMs } = await measured(contestant, 'whole', { connections: CONNECTIONS, count }, upstream);
+      return { cpu: (cpuMs / count) * 1000 };
+    },
+  },
   firstByte: {
     title: 'First byte of a stream, one at a time',
     who: ['direct', ...STREAMING],

@@ -165,7 +165,8 @@ impl Journal {
             Event::JobCancelled { .. }
             | Event::BreakerOpened { .. }
             | Event::BreakerClosed { .. }
-            | Event::StoreFailed { .. } => Told::Beside,
+            | Event::StoreFailed { .. }
+            | Event::RateLimiterFailed { .. } => Told::Beside,
             Event::CallEnded { .. } => self.end(ticket, event.clone()).map_or(Told::Noted, Told::Ended),
             _ => {
                 if let Some(account) = self.account(ticket) {
