@@ -18,7 +18,7 @@ const VLLM = { firstTokenMs: 120, tokenMs: 6, slowTail: { every: 6, firstTokenMs
 const PROMPT = { messages: [{ role: 'user', content: 'What is a fairlead?' }] };
 
 const DESK = { viewport: { width: 1280, height: 1000 } };
-const PHONE = { viewport: { width: 375, height: 812 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+const PHONE = { viewport: { width: 375, height: 812 }, deviceScaleFactor: 1.5, isMobile: true, hasTouch: true };
 const LOOKS = [['light', DESK, 'desk'], ['dark', DESK, 'desk'], ['light', PHONE, 'phone'], ['dark', PHONE, 'phone']];
 /** Those that the page has. */
 const FOR_DOCS = ['health-desk-light', 'outage-desk-dark', 'outage-phone-light'];
@@ -32,6 +32,8 @@ const cold = { handler: 'worker-vllm', coldStartMs: 2500, idleMs: 1, vllm: VLLM 
 const [a100, spare, runpod, pages] = await Promise.all([
   startVllm(VLLM), startVllm(VLLM), startRunpod({ endpoints: { burst: cold } }), startPages(),
 ]);
+/** Open for as long as the pictures take. */
+const breaker = { open_ms: 60_000 };
 const gateway = await startGateway({
   endpoints: [
     ...endpointsOf({ a100, spare }).map((endpoint) => ({ ...endpoint, max_concurrency: 16 })),
@@ -42,7 +44,7 @@ const gateway = await startGateway({
     { name: 'llama', policy: 'batch', targets: [{ endpoint: 'a100' }] },
     { name: 'overflow', policy: 'batch', targets: [{ endpoint: 'burst' }] },
   ],
-  policies: { default: { first_token_ms: 10_000, deadline_ms: 60_000 }, batch: { first_token_ms: 20_000, deadline_ms: 120_000 } },
+  policies: { default: { first_token_ms: 10_000, deadline_ms: 60_000, breaker }, batch: { first_token_ms: 20_000, deadline_ms: 120_000, breaker } },
   clients: Object.entries(KEYS).map(([name, key]) => ({ name, keys_sha256: [sha256(key)] })),
   admin_key_secret: 'ADMIN_KEY',
 }, { secrets: { ADMIN_KEY, RUNPOD_KEY: 'rpa_simulated' }, env: { ASSETS, STATE } });

@@ -5,8 +5,9 @@ import { h } from './dom.js';
 import { duration } from './numbers.js';
 import { eventWords, kindOf, reasonWords, thenWords } from './words.js';
 
-/** A wait that is shorter is none. */
+/** A wait that is shorter, or a smaller part of the call, is none. */
 const NO_WAIT_MS = 5;
+const NO_WAIT = 0.01;
 
 /**
  * @param {object} call as in `calls` of GET /status
@@ -17,7 +18,7 @@ export function lanes(call) {
   const running = new Map();
   let idleSince = 0;
   const wait = (until, words) => {
-    if (running.size === 0 && until - idleSince > NO_WAIT_MS) {
+    if (running.size === 0 && until - idleSince > Math.max(NO_WAIT_MS, NO_WAIT * call.total_ms)) {
       found.push({ from: idleSince, to: until, kind: 'wait', label: 'wait', words: `${duration(until - idleSince)} ${words}` });
     }
   };
