@@ -27,6 +27,10 @@ export const KINDS = {
   text: SHOWN,
   'json config': ({ code }) => assertValid(JSON.parse(code)),
   'json fragment': ({ code }) => assertValid(merged(JSON.parse(code))),
+  'json fragment here': async ({ code }, stand) => {
+    assertValid(merged(JSON.parse(code)));
+    await stand.renew(JSON.parse(code));
+  },
   'json answer': ({ code }, _, printed) => {
     const shown = JSON.parse(code);
     if (printed !== undefined) assertAlike(shown, JSON.parse(printed), '');

@@ -76,13 +76,13 @@ class Stand {
     this.#folder = await folderOfExamples();
   }
 
-  /** A gateway that nothing has happened to yet. */
-  async renew() {
+  /** A gateway that nothing has happened to yet, under the base with these keys in place of its own. */
+  async renew(fragment = {}) {
     await this.#gateway?.close();
     const { a100, spare, burst } = this.#servers;
     const urls = { a100: `${a100.url}/v1`, spare: `${spare.url}/v1`, burst: burst.baseUrl('burst') };
     const endpoints = BASE.endpoints.map((endpoint) => ({ ...endpoint, base_url: urls[endpoint.name] }));
-    this.#gateway = await startGateway({ ...BASE, ...REHEARSAL, endpoints, faults: true }, {
+    this.#gateway = await startGateway({ ...BASE, ...REHEARSAL, endpoints, faults: true, ...fragment }, {
       secrets: { VLLM_API_KEY: 'of a100', RUNPOD_API_KEY: burst.apiKey, ADMIN_KEY },
       env: { STATE },
     });
