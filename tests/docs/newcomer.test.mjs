@@ -116,7 +116,7 @@ describe('a newcomer', () => {
     assert.match(why, /invalid_api_key/);
   });
 
-  it('OpenAI for Python', { skip: python === null && 'needs Python 3.10 and PyPI' }, async () => {
+  it("OpenAI's client for Python", { skip: python === null && 'needs Python 3.10 and PyPI' }, async () => {
     const [{ code }] = blocksOf('docs/recipes.md').filter(({ kind }) => kind === 'python');
     writeFileSync(join(folder, 'chat.py'), code.replaceAll('https://gateway.example.com', url));
     const { said } = await type('env', [`KEY=${client.key}`, python, 'chat.py']);
