@@ -1,13 +1,18 @@
 //! Says what is wrong with a `CONFIG`; `npm run check` pipes one in.
 //!
 //! Reads a JSON object of bindings from standard input, `{"CONFIG": …, "CONFIG_CLIENTS": …}`, and
-//! the names of the services and the rate limiting bindings that the Worker has under `"services"` and
-//! `"rate_limiters"`. Prints one line per mistake
-//! and warning; exits with 1 if there is a mistake.
+//! the names of the services that the Worker has under `"services"`, and its rate limiting bindings with their periods
+//! in milliseconds under `"rate_limiters"`. Prints one line per mistake and warning; exits with 1 if there is a mistake.
 
-use fairlead_core::settings::{Environment, Settings};
+use fairlead_core::{
+    access::Client,
+    config::Mistake,
+    settings::{Environment, Settings},
+};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::{
+    collections::BTreeMap,
     io::{self, Read},
     process::ExitCode,
 };
@@ -15,7 +20,7 @@ use std::{
 /// Secrets are set elsewhere, so every name counts as set.
 struct Deployed {
     services: Vec<String>,
-    rate_limiters: Vec<String>,
+    rate_limiters: BTreeMap<String, u64>,
 }
 
 impl Environment for Deployed {
@@ -28,8 +33,29 @@ impl Environment for Deployed {
     }
 
     fn has_rate_limiter(&self, name: &str) -> bool {
-        self.rate_limiters.iter().any(|limiter| limiter == name)
+        self.rate_limiters.contains_key(name)
     }
+}
+
+impl Deployed {
+    /// Clients that are told another period than that of their binding, which in a Worker does not tell its own.
+    fn other_periods(&self, settings: &Settings) -> Vec<Mistake> {
+        let other = |(index, client): (usize, &Client)| {
+            let limiter = client.limits.rate_limiter.as_ref()?;
+            let own = self.rate_limiters.get(&limiter.binding).filter(|own| **own != limiter.period_ms)?;
+            let path = format!("clients[{index}].rate_limiter_period_ms");
+            let message = format!(
+                "is {}, but the binding `{}` has a period of {own}: clients are told when to come back by this",
+                limiter.period_ms, limiter.binding
+            );
+            Some(Mistake::at(path, message))
+        };
+        settings.clients.iter().enumerate().filter_map(other).collect()
+    }
+}
+
+fn take<T: DeserializeOwned + Default>(bindings: &mut Map<String, Value>, kind: &str) -> T {
+    bindings.remove(kind).and_then(|names| serde_json::from_value(names).ok()).unwrap_or_default()
 }
 
 fn main() -> ExitCode {
@@ -41,10 +67,10 @@ fn main() -> ExitCode {
         eprintln!("standard input must hold a JSON object of bindings");
         return ExitCode::from(2);
     };
-    let mut names =
-        |kind| bindings.remove(kind).and_then(|names| serde_json::from_value(names).ok()).unwrap_or_default();
-    let deployed = Deployed { services: names("services"), rate_limiters: names("rate_limiters") };
-    let reading = Settings::read(bindings, &deployed);
+    let deployed =
+        Deployed { services: take(&mut bindings, "services"), rate_limiters: take(&mut bindings, "rate_limiters") };
+    let mut reading = Settings::read(bindings, &deployed);
+    reading.mistakes.extend(reading.settings.iter().flat_map(|settings| deployed.other_periods(settings)));
     for warning in &reading.warnings {
         println!("warning: {warning}");
     }

@@ -60,6 +60,23 @@ test('an endpoint may go through a service that the Worker is bound to', () => {
   assert.equal(check(write('bound.json', { ...worker, services: [{ binding: 'GPU', service: 'gpu' }] })).status, 0);
 });
 
+test('a client may have a rate limiting binding that the Worker has, with its period', () => {
+  const client = { name: 'web', keys_sha256: ['0'.repeat(64)], rate_limiter: 'WEB' };
+  const worker = (fields, ratelimits) => ({
+    name: 'x', vars: { CONFIG: { endpoints: [endpoint], models: [model], clients: [{ ...client, ...fields }] } }, ratelimits,
+  });
+  const binding = (period) => [{ name: 'WEB', namespace_id: '1001', simple: { limit: 100, period } }];
+  const { status, stdout } = check(write('no-limiter.json', worker({})));
+  assert.match(stdout, /^clients\[0\]\.rate_limiter: .*`WEB`/m);
+  assert.equal(status, 1);
+  for (const [fields, period] of [[{}, 60], [{ rate_limiter_period_ms: 10_000 }, 10]]) {
+    assert.equal(check(write('limiter.json', worker(fields, binding(period)))).status, 0);
+  }
+  const other = check(write('period.json', worker({}, binding(10))));
+  assert.match(other.stdout, /^clients\[0\]\.rate_limiter_period_ms: is 60000, .*10000/m);
+  assert.equal(other.status, 1);
+});
+
 test('an environment has a CONFIG of its own', () => {
   const valid = { open: true, endpoints: [endpoint], models: [model] };
   const file = write('environments.json', {

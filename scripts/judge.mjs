@@ -38,7 +38,7 @@ export async function judge(path, { env, file = path } = {}) {
   const services = [worker.services, worker.vpc_services, worker.vpc_networks].flat()
     .filter(Boolean).map(({ binding }) => binding);
   const code = await run('cargo', ['run', '--quiet', ...example], {
-    input: JSON.stringify({ ...bindings, services, rate_limiters: (worker.ratelimits ?? []).map(({ name }) => name) }),
+    input: JSON.stringify({ ...bindings, services, rate_limiters: rateLimitersOf(worker) }),
   });
   for (const name of secretsOf(whole)) {
     // A var of this name serves as well, and wrangler refuses a secret beside it.
@@ -140,4 +140,9 @@ function secretsOf(value, names = new Set()) {
     else if (key.endsWith('_secret') && /^[A-Z0-9_]+$/.test(inner)) names.add(inner);
   }
   return names;
+}
+
+/** The rate limiting bindings, and their periods in milliseconds. */
+function rateLimitersOf({ ratelimits }) {
+  return Object.fromEntries((ratelimits ?? []).map(({ name, simple }) => [name, simple.period * 1000]));
 }

@@ -69,7 +69,9 @@ function merged(fragment) {
 /** The core has no word against this CONFIG, nor a warning. */
 function assertValid(config) {
   const names = (list, field) => (list ?? []).map((each) => each[field]).filter(Boolean);
-  const input = { CONFIG: config, services: names(config.endpoints, 'via'), rate_limiters: names(config.clients, 'rate_limiter') };
+  const limiters = (config.clients ?? []).filter((client) => client.rate_limiter)
+    .map((client) => [client.rate_limiter, client.rate_limiter_period_ms ?? 60_000]);
+  const input = { CONFIG: config, services: names(config.endpoints, 'via'), rate_limiters: Object.fromEntries(limiters) };
   const { stdout, stderr, status } = spawnSync('cargo', ['run', '--quiet', '--package', 'fairlead-core', '--example', 'check'], {
     cwd: root, input: JSON.stringify(input), encoding: 'utf8',
   });
