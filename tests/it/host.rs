@@ -12,7 +12,7 @@ use fairlead_core::{
     event::Event,
     fault::Plan,
     message::Request,
-    runtime::{Runtime, Store, Task},
+    runtime::{Later, Runtime, Store, StoreError, Task},
     settings::Endpoint,
     time::Instant,
 };
@@ -57,6 +57,8 @@ pub struct State {
     pub spawned: Vec<Task>,
     /// What isolates share.
     pub kv: Option<Kv>,
+    /// When the rate limiting binding answers, and what; see [`crate::world::World::limiter`].
+    pub limiter: Option<(u64, Option<bool>)>,
 }
 
 /// How long tasks may go on behind a call.
@@ -268,6 +270,16 @@ impl Runtime for Host {
     fn store(&self) -> Option<Rc<dyn Store>> {
         let kv = self.world.borrow().kv.clone()?;
         Some(kv.for_isolate(self))
+    }
+
+    fn limit(&self, binding: &str, key: &str) -> Option<Later<bool>> {
+        assert_eq!((binding, key), ("LIMITER", "tests"));
+        let (after_ms, answer) = self.world.borrow().limiter?;
+        let sleep = self.sleep(after_ms);
+        Some(Box::pin(async move {
+            sleep.await;
+            answer.ok_or(StoreError::Unavailable)
+        }))
     }
 }
 

@@ -48,6 +48,7 @@ mod gateway;
 mod hedge;
 mod jobs;
 mod journal;
+mod limits;
 mod native;
 mod pushback;
 mod refusals;

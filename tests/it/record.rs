@@ -9,6 +9,7 @@ use fairlead_core::{
     api::{Api, Dialect},
     ask::Ask,
     config::Forward,
+    error::Error,
     event::Event,
     message::{Request, ResponseHead},
     policy::Policy,
@@ -93,6 +94,8 @@ pub struct Record {
     pub rehearsed: bool,
     /// How long the request took to come in.
     pub upload_ms: u64,
+    /// It was not let in.
+    pub refused: Option<Error>,
     /// The client had left when the call ended.
     pub gone: bool,
     /// The client did not take its last piece.
@@ -135,6 +138,7 @@ impl Record {
             slow: false,
             rehearsed: false,
             upload_ms: 0,
+            refused: None,
             gone: false,
             untaken: false,
             begins_at: 0,

@@ -25,12 +25,14 @@ use crate::{
     wanted::{Errand, Wanted},
 };
 use fairlead_core::{
+    allowance::Pass,
     api::Api,
     ask::Ask,
     call::{Call, Order},
     caller,
-    drive::{Rehearsal, open},
+    drive::{Rehearsal, limiter, open},
     error::Error,
+    event::Event,
     fault::Plan,
     fleet::Fleet,
     message::Request,
@@ -63,6 +65,10 @@ impl Environment for Vault {
     fn has_service(&self, name: &str) -> bool {
         name == "TUNNEL"
     }
+
+    fn has_rate_limiter(&self, name: &str) -> bool {
+        name == "LIMITER"
+    }
 }
 
 /// What will happen. See the module's documentation.
@@ -91,6 +97,9 @@ pub struct World {
     /// Which of the clients it is whose calls these are.
     place: Option<usize>,
     rehearsal: Option<Plan>,
+    /// Fields of the client whose calls these are.
+    limits: Value,
+    limiter: Option<(u64, Option<bool>)>,
 }
 
 /// What an endpoint answers.
@@ -144,6 +153,8 @@ impl World {
             kv: None,
             place: None,
             rehearsal: None,
+            limits: json!({}),
+            limiter: None,
         }
     }
 
@@ -315,6 +326,37 @@ impl World {
         self
     }
 
+    /// The limits of the client whose calls these are.
+    pub fn limits(mut self, limits: Value) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The rate limiting binding answers so late, and this; `None`: it fails.
+    pub fn limiter(mut self, after_ms: u64, answer: Option<bool>) -> Self {
+        self.limits["rate_limiter"] = "LIMITER".into();
+        self.limiter = Some((after_ms, answer));
+        self
+    }
+
+    /// Lets a call of the client's in, as a host does: what came of it, when, and what was told.
+    pub fn admit(mut self) -> (Result<Option<Pass>, Error>, u64, Vec<Event>) {
+        let settings = self.settings();
+        let (client, host) = (&settings.clients[0], self.host());
+        let admitted = RefCell::new(None);
+        let ask = async {
+            let pass = Pass::take(&self.fleet, client, host.now(), settings.latest(START));
+            *admitted.borrow_mut() = Some(match pass {
+                Ok(pass) => limiter::ask(&host, client, pass).await,
+                Err(error) => Err(error),
+            });
+        };
+        host.run(ask, None, &mut |_| ());
+        let state = host.world.borrow();
+        let events = state.events.iter().map(|(_, event)| event.clone()).collect();
+        (admitted.take().expect("an answer"), state.now, events)
+    }
+
     /// Every timer fires at half its time, as hosts' timers may.
     pub fn early_timers(mut self) -> Self {
         self.early_timers = true;
@@ -364,12 +406,16 @@ impl World {
         }
         let asked: Vec<&String> = self.policies.as_object().into_iter().flat_map(|map| map.keys()).collect();
         let hex = hex_of(crate::wanted::CLIENT_KEY);
+        let mut tests = json!({ "name": "tests", "keys_sha256": [hex], "policies": asked, "runpod": ["d"] });
+        for (field, value) in self.limits.as_object().into_iter().flatten() {
+            tests[field] = value.clone();
+        }
         let config = json!({
             "endpoints": endpoints,
             "models": [{ "name": "m", "strategy": self.strategy, "targets": self.targets }],
             "policies": self.policies,
             "clients": [
-                { "name": "tests", "keys_sha256": [hex], "policies": asked, "runpod": ["d"] },
+                tests,
                 { "name": "others", "keys_sha256": [hex_of(crate::wanted::OTHER_KEY)], "runpod": ["d"] },
             ],
         });
@@ -437,7 +483,9 @@ impl World {
     fn plan(settings: &Settings, wanted: &Wanted) -> (Ask, Rc<Model>, Rc<Policy>, Option<u64>) {
         let key = caller::key(&wanted.headers, wanted.api.dialect());
         let client = settings.admit(key).expect("a known key");
-        let ask = Ask::read(wanted.api, &wanted.headers, wanted.bytes().into()).expect("a request in order");
+        let limits = client.map(|client| &client.limits);
+        let ask = Ask::read_within(wanted.api, &wanted.headers, wanted.bytes().into(), limits);
+        let ask = ask.expect("a request in order");
         let asked_policy = wanted.headers.get("x-fairlead-policy");
         let (model, policy) = settings.plan(client, &ask.model, asked_policy).expect("an entry for the model");
         (ask, model, policy, caller::deadline_ms(&wanted.headers).expect("a deadline in order"))
@@ -454,6 +502,7 @@ impl World {
             scripts: std::mem::take(&mut self.scripts),
             runpod: self.runpod.take(),
             kv: self.kv.take(),
+            limiter: self.limiter.take(),
             ..State::default()
         };
         let rehearsal = self.rehearsal.take();

@@ -8,7 +8,9 @@ use crate::{
     wanted::Wanted,
 };
 use fairlead_core::{
+    allowance::Pass,
     call::{Call, Order},
+    caller,
     event::Event,
     fleet::Fleet,
     runtime::Runtime,
@@ -113,6 +115,18 @@ impl World {
             let (ask, model, policy, deadline_ms, record) = &calls[number];
             host.moment(at).await;
             let arrived = host.now();
+            let key = caller::key(&members[number].wanted.headers, ask.api.dialect());
+            let pass = match settings.admit(key).expect("a known key") {
+                Some(client) => Pass::take(fleet, client, arrived, settings.latest(arrived)),
+                None => Ok(None),
+            };
+            let pass = match pass {
+                Ok(pass) => pass,
+                Err(error) => {
+                    record.borrow_mut().refused = Some(error);
+                    return;
+                }
+            };
             let order = Order {
                 ask: ask.clone(),
                 model: Rc::clone(model),
@@ -123,7 +137,11 @@ impl World {
                 client: place,
                 seed: seed + number as u64,
             };
-            let call = Call::new(arrived, order, Rc::clone(fleet));
+            let mut call = Call::new(arrived, order, Rc::clone(fleet));
+            if let Some(pass) = pass {
+                let pass = pass.until(call.deadline());
+                call.hold(pass);
+            }
             let host = Host { leaves_at, isolate: isolate(fleet), ..host.clone() };
             let mut serving = pin!(serve(&host, call, client, record));
             let until_dropped = poll_fn(|context| {
