@@ -22,7 +22,7 @@ const SDK_HEADERS = [
 const OWN_HEADERS = ['x-fairlead-deadline-ms', 'x-fairlead-policy', 'x-request-id', 'traceparent', 'x-api-key'];
 const EXPOSED = [
   'x-request-id', 'x-fairlead-endpoint', 'x-fairlead-attempts', 'x-fairlead-truncated', 'server-timing', 'retry-after',
-  'x-should-retry',
+  'x-should-retry', 'ratelimit', 'ratelimit-policy',
 ];
 
 let vllm;
