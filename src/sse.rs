@@ -65,6 +65,12 @@ impl Decoder {
         }
         let start = *at;
         let rest = chunk.get(start..).unwrap_or_default();
+        if self.after_cr && self.tail.is_empty() && rest.starts_with(b"\n") {
+            // The second half of the line end of a block that is out already. It goes behind it, for nothing else may come.
+            self.after_cr = false;
+            *at = start.saturating_add(1);
+            return Ok(Some(Block { bytes: b"\n", range: Some(start..*at) }));
+        }
         let Some(length) = self.scan(rest) else {
             *at = chunk.len();
             if self.tail.len().saturating_add(rest.len()) > MAX_BLOCK {
@@ -241,6 +247,8 @@ mod tests {
         for stream in [
             &b"\xef\xbb\xbf: hi\r\n\r\ndata: a\r\ndata: b\r\n\r\nevent: e\rdata: c\r\rdata: d\n\n"[..],
             "data: {\"text\": \"🦀 é\"}\n\ndata: [DONE]\n\n".as_bytes(),
+            b"data: a\r\n\r\ndata: [DONE]\r\n\r\n",
+            b"data: a\r\n\r\ndata: [DONE]\r\n\r\n",
         ] {
             let whole = decode([stream]);
             for first in 0..=stream.len() {

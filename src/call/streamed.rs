@@ -155,7 +155,7 @@ impl Stream {
                             }
                             if self.shown {
                                 pass_on(block.bytes, block.range, out);
-                            } else if fields.is_some() {
+                            } else if fields.is_some() || block.bytes == b"\n" {
                                 self.held.extend_from_slice(block.bytes);
                             }
                         }

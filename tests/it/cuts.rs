@@ -117,6 +117,17 @@ fn cuts_change_nothing(capture: &Capture) {
 }
 
 #[test]
+fn line_ends_of_two_bytes_stay_whole_wherever_they_are_cut() {
+    let capture = capture("messages_stream");
+    let body = String::from_utf8_lossy(capture.body()).replace('\n', "\r\n").into_bytes();
+    for place in 0..=body.len() {
+        let script = [capture.opened(), cut_at(&body, [place]), end()].concat();
+        let record = World::new().endpoint("a", [script]).run(capture.wanted());
+        assert!(record.body() == body, "cut at {place}");
+    }
+}
+
+#[test]
 fn a_stream_in_chunks_of_any_size_gives_the_client_the_same_bytes() {
     for capture in all() {
         let body = capture.body();
