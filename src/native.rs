@@ -260,7 +260,7 @@ impl Errand {
         };
         let before = body.get(..place.start).unwrap_or_default();
         let behind = body.get(place.end..).unwrap_or_default();
-        [before, b"\"", self.mark.give(&id).as_bytes(), b"\"", behind].concat()
+        [before, quoted(&self.mark.give(&id)).as_bytes(), behind].concat()
     }
 }
 
@@ -514,6 +514,15 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_that_is_no_plain_word_stays_json() {
+        let mark = Mark::new(&Endpoint::default(), None);
+        let lifetime = Lifetime { execution_ms: 5000, ttl_ms: 10_000 };
+        let errand = Errand { verb: Verb::Status, job: None, wait_ms: None, keep: false, lifetime, mark };
+        let told: serde_json::Value = serde_json::from_slice(&errand.relabel(br#"{"id":"a\"b","x":1}"#)).unwrap();
+        assert!(told["id"].as_str().unwrap().starts_with("a\\\"b."), "{told}");
+    }
 
     fn refused(body: &str) -> Option<Code> {
         Submission::read(body.as_bytes()).err().map(|error| error.code)
