@@ -21,6 +21,7 @@ use crate::{
     settings::Target,
 };
 use bounds::{SIZES, Sizes};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::{ops::Range, rc::Rc};
 
@@ -290,9 +291,12 @@ fn count_choices(api: Api, sizes: &Sizes<'_>) -> Result<usize, Error> {
 
 /// A list of strings or of token lists is several prompts; a string or a list of tokens is one.
 fn count_prompts(prompt: &RawValue) -> usize {
-    let items: Vec<&RawValue> = serde_json::from_str(prompt.get()).unwrap_or_default();
-    let several = items.first().is_some_and(|first| first.get().starts_with(['"', '[', '{']));
-    if several { items.len() } else { 1 }
+    let first = prompt.get().strip_prefix('[').unwrap_or_default().trim_ascii_start();
+    if !first.starts_with(['"', '[', '{']) {
+        return 1;
+    }
+    // Counted without being kept: they may be many.
+    serde_json::from_str::<Vec<IgnoredAny>>(prompt.get()).map_or(1, |items| items.len())
 }
 
 /// Finds two fields of a `multipart/form-data` body (RFC 7578): the file in it stays untouched.

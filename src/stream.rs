@@ -189,7 +189,8 @@ impl Proof {
         if let Some(error) = error.filter(|_| kind == "error" || kind.is_empty()) {
             return Seen::Error(InBand::from_json(error.get()));
         }
-        let inner = response.or(message).and_then(|object| member(&members(object.get())?, "usage"));
+        let inner =
+            response.or(message).and_then(|object| pick(object.get(), &["usage"]).ok()).and_then(|[usage]| usage);
         let told = usage.and_then(told_usage).or_else(|| told_usage(inner?));
         if let Some(told) = told {
             // Messages tell the prompt's count first and the answer's later.
@@ -217,9 +218,9 @@ impl Proof {
 impl InBand {
     /// Reads an error object; `code` is a number in vLLM and a string in its second frontend.
     pub fn from_json(json: &str) -> Self {
-        let fields = members(json).unwrap_or_default();
-        let kind = member(&fields, "type").and_then(text_of).unwrap_or_default();
-        let code = member(&fields, "code").map_or("", |code| code.get().trim_matches('"'));
+        let [kind, code] = pick(json, &["type", "code"]).unwrap_or_default();
+        let kind = kind.and_then(text_of).unwrap_or_default();
+        let code = code.map_or("", |code| code.get().trim_matches('"'));
         let plain = |word: &&str| {
             (1..=64).contains(&word.len())
                 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-. ".contains(&byte))
@@ -247,8 +248,7 @@ const NAMED: [&str; 6] = ["type", "error", "usage", "response", "message", "delt
 
 /// The text in the `delta` of a `content_block_delta`.
 fn block_text(delta: &RawValue) -> Option<&RawValue> {
-    let delta = members(delta.get())?;
-    ["text", "thinking", "partial_json"].into_iter().find_map(|name| member(&delta, name))
+    pick(delta.get(), &["text", "thinking", "partial_json"]).ok()?.into_iter().flatten().next()
 }
 
 /// Token counts are only told to the log: what has another shape there is passed over, or an answer

@@ -8,11 +8,14 @@
 )]
 
 use fairlead_core::{
-    api::Api,
+    api::{Api, Dialect},
     ask::Ask,
     call::{Call, Emit, Input, Order, Output},
+    jobs::{Aim, Answer, Job, Pace, Want},
     message::{Headers, ResponseHead},
     settings::{Environment, Settings},
+    sse::Fields,
+    stream::{Proof, Seen},
     time::Instant,
 };
 use std::rc::Rc;
@@ -117,5 +120,44 @@ fn where_a_stream_may_be_resumed_a_token_adds_its_text_alone() {
         assert!(measured.count_total <= 10, "{measured:?} for {policy}");
         let bound = 2 * 10_000 * text.len();
         assert!(measured.bytes_current <= i64::try_from(bound).unwrap(), "{measured:?} for {policy}");
+    }
+}
+
+/// The most that this takes at a time, for each byte that it reads.
+fn taken_by(input: &[u8], work: impl FnOnce()) -> f64 {
+    allocation_counter::measure(work).bytes_max as f64 / input.len() as f64
+}
+
+#[test]
+fn what_is_only_counted_or_looked_at_is_not_kept() {
+    // A prompt of tokens, as RAG sends them; a million of them would otherwise take a good part of an isolate.
+    let body: Rc<[u8]> = format!(r#"{{"model":"m","prompt":[1{}]}}"#, ",1".repeat(100_000)).into_bytes().into();
+    let ask = || assert_eq!(Ask::read(Api::Completions, &Headers::new(), Rc::clone(&body)).unwrap().choices, 1);
+    assert!(taken_by(&body, ask) < 0.1);
+    // A job's result, an embedding say, that goes on as it came.
+    let body = format!(r#"{{"id":"a","status":"COMPLETED","output":[0.5{}]}}"#, ",0.5".repeat(100_000)).into_bytes();
+    let aim =
+        Aim { want: Want::Result, deadline: NOW.after(60_000), execution_ms: None, until: None, aggregates: false };
+    let mut job = Job::follow(NOW, aim, "a".to_owned());
+    let head = ResponseHead { status: 200, headers: Headers::new() };
+    let op = job.due(NOW).unwrap();
+    job.on_sent(NOW, op);
+    let answer = Answer::Whole { head: &head, body: body.clone() };
+    let mut news = None;
+    let follow = || news = Some(job.on_answer(NOW, answer, Pace { fair_share_ms: 0, fetches: 9 }));
+    assert!(taken_by(&body, follow) < 0.1);
+    assert_eq!(news.unwrap().end, Some(Ok(())));
+    // An error or a piece of an answer with more members than anybody has a use for.
+    let members = r#","":0"#.repeat(100_000);
+    for (dialect, event) in [
+        (Dialect::Chat, format!(r#"{{"error":{{"type":"x"{members}}}}}"#)),
+        (Dialect::Responses, format!(r#"{{"type":"response.completed","response":{{"usage":null{members}}}}}"#)),
+        (Dialect::Messages, format!(r#"{{"type":"content_block_delta","delta":{{"text":"x"{members}}}}}"#)),
+    ] {
+        let fields = Fields { name: b"", data: event.as_bytes().into() };
+        let mut proof = Proof::new(dialect, 1);
+        let observe = || assert_ne!(proof.observe(&fields), Seen::Malformed);
+        // Of a piece of text one is kept, to hold the next against it.
+        assert!(taken_by(event.as_bytes(), observe) < 1.1, "{dialect:?}");
     }
 }

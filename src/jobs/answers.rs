@@ -240,7 +240,7 @@ impl Job {
         // `/stream` does not tell how often: what was seen here is not new when `/status` tells it.
         self.retries = reply.retries.max(self.retries.saturating_add(requeued.into()));
         // A result says by itself whether it is the one that was shown.
-        let proven = reply.word == Some(Word::Completed) && reply.aggregate().is_some();
+        let proven = reply.word == Some(Word::Completed) && reply.has_aggregate();
         match self.aim.want {
             _ if !again || proven || self.tally.is_empty() => {}
             // A second answer is about to come behind the first.

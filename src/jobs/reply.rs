@@ -171,6 +171,11 @@ impl<'a> Reply<'a> {
         })
     }
 
+    /// Whether a final status holds its outputs one by one.
+    pub fn has_aggregate(&self) -> bool {
+        self.output.is_some_and(|output| output.get().starts_with('['))
+    }
+
     /// The outputs that a final status holds, where it holds them one by one.
     pub fn aggregate(&self) -> Option<Vec<Piece>> {
         let list: Vec<&RawValue> = serde_json::from_str(self.output?.get()).ok()?;
