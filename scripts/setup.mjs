@@ -89,6 +89,15 @@ Get rustup from https://rustup.rs, then run: rustup toolchain install`);
   rmSync(SHARED_TARGET, { recursive: true, force: true });
 }
 
+/** The path of cargo-fuzz. What it builds needs a C++ compiler, for the engine is compiled in. */
+export async function ensureFuzzTools() {
+  if (!['c++', 'g++', 'clang++'].some((name) => findInPath(name))) {
+    throw new Failure('Fuzzing needs a C++ compiler (Debian: apt-get install g++).');
+  }
+  await ensureTool('cargo-fuzz', { crate: 'cargo-fuzz', version: '0.13.1' });
+  return tool('cargo-fuzz');
+}
+
 async function ensureTool(name, { crate, version }) {
   if (existsSync(tool(name)) && capture(tool(name), ['--version'])?.split(' ').at(-1) === version) return;
 
