@@ -25,9 +25,11 @@ const LONGEST_MS = 20_000;
  * @param {number} [more.isolates] how many isolates there are, each with the same bindings; one that was not asked
  *   anything yet has nothing behind it. Requests go to the first, or to `gateway.isolates[n]`
  * @param {string} [more.prelude] the source of a module that runs before the Worker's own
+ * @param {(message: string) => void} [more.onPrinted] takes all that is printed, which is not kept then
  */
-export async function startGateway(config, { secrets = {}, env = {}, workers = {}, isolates = 1, prelude } = {}) {
-  const gateway = new Gateway();
+export async function startGateway(config, more = {}) {
+  const { secrets = {}, env = {}, workers = {}, isolates = 1, prelude, onPrinted } = more;
+  const gateway = new Gateway(onPrinted);
   await gateway.start({
     ...(config && { CONFIG: { type: 'json', value: config } }),
     ...Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, { type: 'text', value }])),
@@ -97,10 +99,12 @@ class Gateway extends EventEmitter {
   /** Each with a memory of its own, all with the same bindings. */
   isolates = [];
   #miniflare;
+  #onPrinted;
 
-  constructor() {
+  constructor(onPrinted) {
     super();
     this.setMaxListeners(0);
+    this.#onPrinted = onPrinted;
   }
 
   async start(env, workers, isolates, prelude) {
@@ -173,6 +177,7 @@ class Gateway extends EventEmitter {
   }
 
   #hear(level, message) {
+    if (this.#onPrinted) return this.#onPrinted(message);
     this.printed.push(message);
     if (level === 'log' && message.startsWith('{')) {
       const line = JSON.parse(message);
