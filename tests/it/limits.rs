@@ -104,7 +104,10 @@ fn in_no_minute_and_at_no_moment_are_there_more_than_may_be_and_no_place_is_lost
 fn a_client_is_told_what_is_left_and_nobody_elses_calls_count() {
     let fleet = Rc::new(RefCell::new(Fleet::default()));
     let web = client(Some(2), None);
-    assert_eq!(fields(&fleet, &web, 0), [r#"ratelimit-policy: "isolate";q=2;w=60"#, r#"ratelimit: "isolate";r=2;t=60"#]);
+    assert_eq!(
+        fields(&fleet, &web, 0),
+        [r#"ratelimit-policy: "isolate";q=2;w=60"#, r#"ratelimit: "isolate";r=2;t=60"#]
+    );
     let take = |client: &Client, now| Pass::take(&fleet, client, at(now), at(now).after(5000));
     let other = Client { index: 0, name: "other".into(), ..web.clone() };
     for _ in 0..2 {
@@ -178,9 +181,12 @@ fn a_rate_limiter_refuses_for_its_period_and_what_it_refuses_does_not_count() {
 
 #[test]
 fn a_rate_limiter_that_fails_or_hangs_lets_calls_through_and_is_told_of() {
-    for (after_ms, answer, until, reason) in
-        [(5, None, 5, "error"), (199, None, 199, "error"), (201, Some(false), 200, "timeout"), (u64::MAX / 2, None, 200, "timeout")]
-    {
+    for (after_ms, answer, until, reason) in [
+        (5, None, 5, "error"),
+        (199, None, 199, "error"),
+        (201, Some(false), 200, "timeout"),
+        (u64::MAX / 2, None, 200, "timeout"),
+    ] {
         for early in [false, true] {
             let world = World::new().target("a", None).limiter(after_ms, answer);
             let (pass, now, events) = if early { world.early_timers().admit() } else { world.admit() };
@@ -202,7 +208,12 @@ fn a_stream_goes_on_within_what_its_client_may_have() {
         .limits(json!({ "max_tokens": 30 }))
         .policy(json!({ "resume": "continue", "backoff": { "base_ms": 1 } }))
         .run(chat());
-    let asked: Vec<Value> = record.requests.iter().filter(|sent| !sent.counts()).map(|sent| serde_json::from_slice(&sent.request.body).unwrap()).collect();
+    let asked: Vec<Value> = record
+        .requests
+        .iter()
+        .filter(|sent| !sent.counts())
+        .map(|sent| serde_json::from_slice(&sent.request.body).unwrap())
+        .collect();
     assert_eq!(asked[0]["max_tokens"], 30);
     assert_eq!((asked[1]["max_tokens"].clone(), asked[1]["continue_final_message"].clone()), (json!(28), json!(true)));
     assert!(record.text().contains("five"), "{}", record.text());
