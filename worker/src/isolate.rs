@@ -23,7 +23,7 @@ use worker::Env;
 #[wasm_bindgen(module = "/src/metrics.js")]
 extern "C" {
     #[wasm_bindgen(catch, js_name = writePoint)]
-    fn write_point(dataset: &JsValue, texts: &str, doubles: &[f64]) -> Result<(), JsValue>;
+    fn write_point(env: &Env, texts: &str, doubles: &[f64]) -> Result<(), JsValue>;
 }
 
 /// This isolate. Only plain data may live here.
@@ -34,6 +34,8 @@ pub struct Isolate {
     pub colo: Option<String>,
     /// What has become of its requests.
     pub journal: RefCell<Journal>,
+    /// Somebody takes data points: bindings do not change while an isolate lives.
+    takes_points: bool,
 }
 
 thread_local! {
@@ -41,16 +43,21 @@ thread_local! {
 }
 
 /// This isolate, whose first request may be this one.
-pub fn isolate(request: &Request) -> Rc<Isolate> {
-    ISOLATE.with(|cell| Rc::clone(cell.get_or_init(|| Rc::new(Isolate::new(request)))))
+pub fn isolate(request: &Request, env: &Env) -> Rc<Isolate> {
+    ISOLATE.with(|cell| Rc::clone(cell.get_or_init(|| Rc::new(Isolate::new(request, env)))))
 }
 
 impl Isolate {
-    fn new(request: &Request) -> Self {
+    fn new(request: &Request, env: &Env) -> Self {
         let field = |of: &JsValue, name: &str| Reflect::get(of, &JsValue::from_str(name)).unwrap_or_default();
         let colo = field(&field(request, "cf"), "colo").as_string();
         let journal = Journal::new(now(), colo.clone().unwrap_or_default());
-        Self { id: format!("{:08x}", getrandom::u32().unwrap_or_default()), colo, journal: RefCell::new(journal) }
+        Self {
+            id: format!("{:08x}", getrandom::u32().unwrap_or_default()),
+            colo,
+            journal: RefCell::new(journal),
+            takes_points: binding(env, "METRICS").is_object(),
+        }
     }
 
     /// Opens the account of a request to a client's route, under the configuration that is in force now.
@@ -61,7 +68,7 @@ impl Isolate {
         journal.heed(Audience {
             log: settings.map(|settings| settings.log).unwrap_or_default(),
             counts: gateway.admin_key.is_some() || settings.is_ok_and(|settings| settings.admin_key.is_some()),
-            points: binding(env, METRICS).is_object(),
+            points: self.takes_points,
         });
         journal.open(arrived, caller)
     }
@@ -91,13 +98,10 @@ impl Isolate {
                 texts.push_str(blob);
             }
             // A dataset that throws must not hurt a call.
-            let _ = write_point(&binding(env, METRICS), &texts, doubles);
+            let _ = write_point(env, &texts, doubles);
         }
     }
 }
-
-/// The name of the Analytics Engine dataset.
-const METRICS: &str = "METRICS";
 
 /// Who hears the facts of one request.
 pub struct Witness {

@@ -1,10 +1,10 @@
 /**
  * Hands a data point to Analytics Engine, which takes it without an answer. Its texts come as one, its index first.
- * @param {AnalyticsEngineDataset} dataset
+ * @param {{ METRICS: AnalyticsEngineDataset }} env
  * @param {string} texts with `SEPARATOR` of http.js between them
  * @param {Float64Array} doubles
  */
-export function writePoint(dataset, texts, doubles) {
+export function writePoint(env, texts, doubles) {
   const [index, ...blobs] = texts.split('\0');
-  dataset.writeDataPoint({ indexes: [index], blobs, doubles: [...doubles] });
+  env.METRICS.writeDataPoint({ indexes: [index], blobs, doubles: [...doubles] });
 }

@@ -68,7 +68,7 @@ pub async fn answer(request: &Request, env: &Env, context: &Rc<Context>) -> Resu
         env,
         context,
         gateway,
-        isolate: isolate(request),
+        isolate: isolate(request, env),
         request_id: caller::request_id(&headers).map_or_else(new_id, str::to_owned),
         trace,
         headers,
