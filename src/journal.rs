@@ -299,12 +299,12 @@ impl Point {
 
 /// The end of a request that no call has told, as far as it is known.
 fn end_of(account: &Account, now: Instant, outcome: &str, param: Option<&str>) -> Event {
-    let started = account.timeline.iter().filter_map(|moment| match &moment.event {
+    let mut started = account.timeline.iter().filter_map(|moment| match &moment.event {
         Event::AttemptStarted { attempt, endpoint } => Some((*attempt, endpoint)),
         _ => None,
     });
     let (attempts, endpoint) =
-        started.last().map_or((0, None), |(attempt, endpoint)| (attempt, Some(endpoint.clone())));
+        started.next_back().map_or((0, None), |(attempt, endpoint)| (attempt, Some(endpoint.clone())));
     Event::CallEnded {
         outcome: outcome.to_owned(),
         param: param.map(str::to_owned),

@@ -23,7 +23,7 @@ pub struct Histogram {
 
 impl Histogram {
     /// Nothing yet.
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self { counts: [0; BOUNDS_MS.len()], beyond: 0, count: 0, sum_ms: 0, longest_ms: 0 }
     }
 
@@ -95,7 +95,7 @@ mod tests {
     use crate::rng::Rng;
 
     fn of(samples: impl IntoIterator<Item = u64>) -> Histogram {
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::empty();
         samples.into_iter().for_each(|ms| histogram.add(ms));
         histogram
     }

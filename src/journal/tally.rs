@@ -85,7 +85,7 @@ impl Tally {
         match place.and_then(|place| self.models.get_mut(place)) {
             Some(model) => model.count(account),
             None => {
-                let mut model = ModelTally { name: name.clone(), ..ModelTally::new() };
+                let mut model = ModelTally { name: name.clone(), ..ModelTally::empty() };
                 model.count(account);
                 self.models.push(model);
             }
@@ -94,7 +94,7 @@ impl Tally {
 
     fn endpoint(&mut self, name: &str) -> &mut EndpointTally {
         let place = self.endpoints.iter().position(|endpoint| endpoint.name == name).unwrap_or_else(|| {
-            self.endpoints.push(EndpointTally { name: name.to_owned(), ..EndpointTally::new() });
+            self.endpoints.push(EndpointTally { name: name.to_owned(), ..EndpointTally::empty() });
             self.endpoints.len().saturating_sub(1)
         });
         // Just found, or just put there.
@@ -105,13 +105,13 @@ impl Tally {
 
 impl ModelTally {
     /// Nothing yet.
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self {
             name: String::new(),
             calls: Vec::new(),
             attempts: Vec::new(),
-            first_content: Histogram::new(),
-            total: Histogram::new(),
+            first_content: Histogram::empty(),
+            total: Histogram::empty(),
             prompt_tokens: 0,
             completion_tokens: 0,
             bytes: 0,
@@ -167,8 +167,8 @@ impl ModelTally {
 
 impl EndpointTally {
     /// Nothing yet.
-    pub const fn new() -> Self {
-        let jobs = JobTally { queue: Histogram::new(), execution: Histogram::new(), cold_starts: 0 };
+    pub const fn empty() -> Self {
+        let jobs = JobTally { queue: Histogram::empty(), execution: Histogram::empty(), cold_starts: 0 };
         Self { name: String::new(), attempts: Vec::new(), jobs }
     }
 

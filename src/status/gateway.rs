@@ -132,8 +132,8 @@ struct CallStatus<'a> {
 }
 
 /// What stands for whoever was not asked for yet.
-static NO_MODEL: ModelTally = ModelTally::new();
-static NO_ENDPOINT: EndpointTally = EndpointTally::new();
+static NO_MODEL: ModelTally = ModelTally::empty();
+static NO_ENDPOINT: EndpointTally = EndpointTally::empty();
 
 impl<'a> GatewayStatus<'a> {
     /// All of it, now.

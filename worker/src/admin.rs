@@ -1,8 +1,9 @@
 //! The routes that take the admin's key: what this isolate knows, and an operator's word on its endpoints.
 
 use crate::{
+    paths::decoded,
     response::Extra,
-    routes::{Stop, Visit, answer_of, decoded, json},
+    routes::{Stop, Visit, answer_of, json},
 };
 use fairlead_core::{
     api::Dialect,

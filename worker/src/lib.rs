@@ -12,6 +12,7 @@ mod cors;
 mod gateway;
 mod isolate;
 mod log;
+mod paths;
 mod pump;
 mod response;
 mod routes;

@@ -6,6 +6,7 @@ use crate::{
     gateway::{self, Gateway},
     isolate::{Isolate, Witness, isolate},
     log,
+    paths::{decoded, method_of, path_of, query_of, route_of},
     response::{self, Extra},
     runtime::WorkerRuntime,
 };
@@ -382,49 +383,6 @@ impl Visit<'_> {
     fn is_preflight(&self) -> bool {
         self.method == "OPTIONS" && self.headers.get("access-control-request-method").is_some()
     }
-}
-
-/// The method that a path takes; `None` where there is nothing.
-fn method_of(path: &str) -> Option<&'static str> {
-    let read = path == "/health" || is_models(path);
-    match native::Path::read(path) {
-        _ if read => Some("GET"),
-        Some(path) => Some(path.verb.method().as_str()),
-        None => Matter::read(path).map(Matter::method).or_else(|| Api::at(path).map(|_| "POST")),
-    }
-}
-
-/// The client's route that a path belongs to, by a name that is none of the caller's.
-fn route_of(path: &str) -> Option<&'static str> {
-    match native::Path::read(path) {
-        Some(_) => Some(Api::Job.path()),
-        None if is_models(path) => Some(MODELS),
-        None => Api::at(path).map(Api::path),
-    }
-}
-
-const MODELS: &str = "/v1/models";
-
-fn is_models(path: &str) -> bool {
-    path.strip_prefix(MODELS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// A name from a path; SDKs and pages encode what is special in names like `Qwen/Qwen2.5-7B`.
-pub fn decoded(name: &str) -> String {
-    js_sys::decode_uri_component(name).map_or_else(|_| name.to_owned(), String::from)
-}
-
-/// The path of an absolute URL, as the platform has normalised it.
-fn path_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/");
-    path.split(['?', '#']).next().unwrap_or("/")
-}
-
-/// What stands behind the `?` of an absolute URL.
-fn query_of(url: &str) -> &str {
-    let url = url.split('#').next().unwrap_or_default();
-    url.split_once('?').map_or("", |(_, query)| query)
 }
 
 /// `GET /v1/models` and `GET /v1/models/{id}`: the names that this client may ask for.
