@@ -34,12 +34,6 @@ export const BASE = {
   admin_key_secret: 'ADMIN_KEY',
 };
 
-/** The entry that docs/game-day.md puts beside the others. */
-const REHEARSAL = {
-  models: [{ name: 'rehearsal', policy: 'rehearsal', targets: [{ endpoint: 'a100' }, { endpoint: 'spare' }] }, ...BASE.models],
-  policies: { ...BASE.policies, rehearsal: { resume: 'continue' } },
-};
-
 /** Packages that examples import, and where they are installed. */
 const PACKAGES = {
   fairlead: 'pkg-js', openai: 'node_modules/openai', 'runpod-sdk': 'node_modules/runpod-sdk',
@@ -82,7 +76,7 @@ class Stand {
     const { a100, spare, burst } = this.#servers;
     const urls = { a100: `${a100.url}/v1`, spare: `${spare.url}/v1`, burst: burst.baseUrl('burst') };
     const endpoints = BASE.endpoints.map((endpoint) => ({ ...endpoint, base_url: urls[endpoint.name] }));
-    this.#gateway = await startGateway({ ...BASE, ...REHEARSAL, endpoints, faults: true, ...fragment }, {
+    this.#gateway = await startGateway({ ...BASE, endpoints, faults: true, ...fragment }, {
       secrets: { VLLM_API_KEY: 'of a100', RUNPOD_API_KEY: burst.apiKey, ADMIN_KEY },
       env: { STATE },
     });
