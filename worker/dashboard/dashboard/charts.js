@@ -90,10 +90,11 @@ function rowsOf(marks) {
 function boundsOf(slots) {
   const step = Math.max(1, Math.ceil(slots.length / 5));
   const labels = [];
+  const isAtEdge = (index, ms) => (WIDTH * index) / slots.length + (LETTER * duration(ms).length) / 2 > WIDTH;
   for (let index = 0; index <= slots.length; index += step) {
     const ms = index === slots.length ? slots.at(-1).to : slots[index].from;
     if (ms === null) continue;
-    labels.push({ index, label: duration(ms), anchor: index === 0 ? 'start' : index === slots.length ? 'end' : 'middle' });
+    labels.push({ index, label: duration(ms), anchor: index === 0 ? 'start' : isAtEdge(index, ms) ? 'end' : 'middle' });
   }
   return labels;
 }
