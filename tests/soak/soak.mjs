@@ -11,7 +11,15 @@ import { KEYS, PLANT, SECRETS, chance, draw } from './traffic.mjs';
 /** Long enough for a call that has lost its client. */
 const SETTLES_MS = 15_000;
 
-/** Says now and then how large the memory of the wasm instance is, which nobody else can see. */
+/** The request at a batch's end, upon whose line the isolate is cleaned up and says what its wasm has. */
+const COLLECT = 'collect-';
+
+/** Without this a heap grows to what V8 finds comfortable, and tells nothing of what is still needed. */
+const V8_FLAGS = '--expose-gc';
+
+/** What workerd says of the date in wrangler.toml, and of flags that its cache was not made with. */
+const HARMLESS = ['does not need to be specified anymore', 'bootstrap compile cache'];
+
 const PRELUDE = `
   const { Instance } = WebAssembly;
   let memory;
@@ -19,11 +27,11 @@ const PRELUDE = `
     constructor(...args) { super(...args); memory = this.exports.memory; }
   };
   const { log } = console;
-  let lines = 0;
-  console.log = (...args) => {
-    log(...args);
-    lines += 1;
-    if (lines % 100 === 0) log(JSON.stringify({ event: 'wasm_memory', bytes: memory.buffer.byteLength }));
+  console.log = (line) => {
+    log(line);
+    if (!line.includes('"request_id":"${COLLECT}')) return;
+    gc();
+    log(JSON.stringify({ event: 'wasm_memory', bytes: memory.buffer.byteLength }));
   };
 `;
 
@@ -43,6 +51,7 @@ export async function soak({ requests, seed = 1, batches = 100, atOnce = 48, onB
   });
   const account = new Account([...Object.values(SECRETS), ...Object.values(KEYS), PLANT, vllm.url, runpod.url]);
   const before = new Set(children('workerd'));
+  process.env.MINIFLARE_WORKERD_V8_FLAGS = V8_FLAGS;
   const gateway = await startGateway(configOf(vllm, runpod), {
     secrets: SECRETS, prelude: PRELUDE, onPrinted: (message) => account.hear(message),
   });
@@ -57,6 +66,10 @@ export async function soak({ requests, seed = 1, batches = 100, atOnce = 48, onB
         while (sent < most) await ask(gateway, vllm, account, draw(random, sent++));
       };
       await Promise.all(Array.from({ length: atOnce }, worker));
+      const headers = { 'x-request-id': `${COLLECT}${sent}`, authorization: `Bearer ${KEYS.web}` };
+      const collected = account.collected();
+      await ask(gateway, vllm, account, { path: '/v1/models', method: 'GET', headers });
+      await collected;
       await account.settled(SETTLES_MS);
       onBatch(account.note({ sent, bytes: privateBytes(pid), ms: performance.now() - began }));
     }
@@ -172,6 +185,7 @@ class Account {
   #logged = new Map();
   #seen = new Map();
   #wasm = 0;
+  #told = () => {};
 
   constructor(secrets) {
     this.#secrets = secrets;
@@ -193,11 +207,11 @@ class Account {
     const leaked = this.#secrets.find((secret) => message.includes(secret));
     if (leaked) this.#trouble(`a secret was logged: ${message}`);
     if (!message.startsWith('{')) {
-      if (!message.includes('does not need to be specified anymore')) this.#trouble(`printed: ${message}`);
+      if (!HARMLESS.some((words) => message.includes(words))) this.#trouble(`printed: ${message}`);
       return;
     }
     const line = JSON.parse(message);
-    if (line.event === 'wasm_memory') this.#wasm = line.bytes;
+    if (line.event === 'wasm_memory') this.#told(line.bytes);
     if (line.event === 'internal' || line.outcome === 'internal') this.#trouble(message);
     if (line.event !== 'call_ended') return;
     const { route, model, client, outcome } = line;
@@ -212,6 +226,16 @@ class Account {
     while (this.#open.size > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 5));
     for (const [id, { seen, line }] of this.#open) this.#trouble(`${id} has ${line ? 'no end' : 'no line'}: ${seen ?? JSON.stringify(line)}`);
     this.#open.clear();
+  }
+
+  /** Resolves once the isolate has been cleaned up. */
+  collected() {
+    return new Promise((resolve) => {
+      this.#told = (bytes) => {
+        this.#wasm = bytes;
+        resolve();
+      };
+    });
   }
 
   note({ sent, bytes, ms }) {

@@ -11,7 +11,8 @@ const REQUESTS = 2000;
 test('every request is accounted for exactly once, whatever goes wrong, and no secret is told', async () => {
   const { sent, counted, seen, troubles } = await soak({ requests: REQUESTS, batches: 4 });
   assert.deepEqual(troubles, []);
-  assert.deepEqual([sent, counted], [REQUESTS, REQUESTS]);
+  assert.equal(counted, sent);
+  assert.ok(sent >= REQUESTS);
   // Chance reaches everything that clients know.
   for (const outcome of ['ok', 'invalid_api_key', 'model_not_found', 'forbidden', 'invalid_request', 'rate_limited', 'left']) {
     assert.ok(seen.get(outcome) > 0, `${outcome} in ${JSON.stringify([...seen])}`);
