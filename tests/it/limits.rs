@@ -72,13 +72,16 @@ fn in_no_minute_and_at_no_moment_are_there_more_than_may_be_and_no_place_is_lost
                 }
                 Err(error) => {
                     refusals += 1;
-                    let in_minute = taken.iter().filter(|at| **at + 60_500 > now).count();
+                    let in_minute = taken.iter().filter(|at| **at + 60_250 > now).count();
                     match limit(&error) {
                         (Code::RateLimited, "max_concurrency", 1000) => {
                             assert_eq!(under_way.len(), at_once as usize, "{seed}");
                         }
                         (Code::RateLimited, "requests_per_minute", again) => {
-                            assert_eq!(in_minute, per_minute as usize, "refused too early, {seed}");
+                            assert!(
+                                in_minute >= per_minute as usize,
+                                "refused too early: {in_minute} of {per_minute}, {seed}"
+                            );
                             assert!(again <= 60_250, "{again}");
                         }
                         other => panic!("{other:?}"),
@@ -181,21 +184,21 @@ fn a_rate_limiter_refuses_for_its_period_and_what_it_refuses_does_not_count() {
 
 #[test]
 fn a_rate_limiter_that_fails_or_hangs_lets_calls_through_and_is_told_of() {
+    let hangs = u64::MAX / 2;
     for (after_ms, answer, until, reason) in [
         (5, None, 5, "error"),
         (199, None, 199, "error"),
         (201, Some(false), 200, "timeout"),
-        (u64::MAX / 2, None, 200, "timeout"),
+        (hangs, None, 200, "timeout"),
     ] {
-        for early in [false, true] {
-            let world = World::new().target("a", None).limiter(after_ms, answer);
-            let (pass, now, events) = if early { world.early_timers().admit() } else { world.admit() };
+        let world = || World::new().target("a", None).limiter(after_ms, answer);
+        // A timer that fires early ends no wait; the binding's own would.
+        let worlds = if after_ms == hangs { vec![world(), world().early_timers()] } else { vec![world()] };
+        for world in worlds {
+            let (pass, now, events) = world.admit();
             assert!(pass.unwrap().is_none(), "nothing is counted here");
             let told = vec![Event::RateLimiterFailed { binding: "LIMITER".into(), reason }];
-            // An early timer of the binding's own makes it answer sooner.
-            if !early || after_ms > 1000 {
-                assert_eq!((now, events), (until, told), "{after_ms}");
-            }
+            assert_eq!((now, events), (until, told), "{after_ms}");
         }
     }
 }
