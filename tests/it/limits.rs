@@ -133,7 +133,8 @@ fn a_client_is_told_what_is_left_and_nobody_elses_calls_count() {
 fn each_end_of_a_call_gives_its_place_back() {
     let slow = [opened(), says("Well, "), wait(3000), says("yes."), finishes("stop"), done(), end()].concat();
     let policy = json!({ "deadline_ms": 4000, "max_attempts": 1, "breaker": { "consecutive": 1_000_000, "min_calls": 1_000_000 } });
-    let cases: [(&str, crate::script::Script, fn(Member) -> Member, u64); 7] = [
+    type Leaving = fn(Member) -> Member;
+    let cases: [(&str, crate::script::Script, Leaving, u64); 7] = [
         ("an answer", slow.clone(), |member| member, 3000),
         ("a failure", [wait(500), reset()].concat(), |member| member, 500),
         ("a refusal", [wait(700), answers(400, &[], "{}")].concat(), |member| member, 700),

@@ -3,6 +3,7 @@
 
 use super::{choose, value, within};
 use fairlead_core::{
+    access::{Client, Limits},
     api::Api,
     ask::Ask,
     config::{Mode, Provider},
@@ -48,6 +49,7 @@ fn json_body(api: Api, data: &[u8]) {
     let body: Rc<[u8]> = data.into();
     let Some(ask) = read(api, &Headers::new(), &body) else { return };
     check_ask(api, &ask);
+    bounded(api, &body);
     assert!(Rc::ptr_eq(&ask.body_for(None), &body) && Rc::ptr_eq(&ask.body_for(Some(&ask.model)), &body));
     let renamed = ask.body_for(Some(OTHER));
     let Some(mut expected) = value(&body) else { return };
@@ -72,6 +74,34 @@ fn json_body(api: Api, data: &[u8]) {
     assert!(again.stream && streamed.stream);
     assert_eq!((&again.model, again.choices), (&ask.model, ask.choices));
     assert_eq!(value(&streamed.body_for(Some(OTHER))).unwrap()["model"], OTHER);
+}
+
+/// A client with limits asks for no more than they are, in whatever form; and only a limit is written into its body.
+fn bounded(api: Api, body: &Rc<[u8]>) {
+    const MOST: u64 = 50;
+    let limits = Limits { max_tokens: Some(MOST), max_n: Some(4), ..Limits::default() };
+    let ask = match Ask::read_within(api, &Headers::new(), Rc::clone(body), Some(&limits)) {
+        Ok(ask) => ask,
+        Err(error) => return check_error(&error),
+    };
+    assert!(ask.choices <= 4 || !api.has_choices());
+    let (Some(mut sent), Some(mut given)) = (value(&ask.body), value(body)) else { return };
+    assert_eq!(sent["model"], ask.model);
+    let names: &[&str] = match api {
+        Api::Chat => &["max_completion_tokens", "max_tokens"],
+        Api::Completions | Api::Messages => &["max_tokens"],
+        Api::Responses => &["max_output_tokens"],
+        _ => &[],
+    };
+    assert!(names.is_empty() || names.iter().any(|name| sent[name].is_u64()));
+    for name in names {
+        assert!(sent[name].is_null() || sent[name].as_u64().is_some_and(|tokens| tokens <= MOST), "{name}");
+        if given[name].is_null() {
+            [&mut sent, &mut given].map(|fields| fields.as_object_mut().unwrap().remove(*name));
+        }
+    }
+    assert_eq!(sent, given);
+    assert_eq!(value(&ask.body_for(Some(OTHER))).unwrap()["model"], OTHER);
 }
 
 fn form(api: Api, data: &[u8]) {
@@ -134,7 +164,8 @@ fn native(data: &[u8]) {
     let Some(path) = Path::read(&path) else { return };
     let now = Instant::from_millis(1_795_299_888_000);
     let headers = Headers::from_iter([("accept", query)]);
-    let visit = Visit { path, query, headers: &headers, body, client: Some("web"), now, deadline: now.after(60_000) };
+    let client = Client { name: "web".to_owned(), ..Client::default() };
+    let visit = Visit { path, query, headers: &headers, body, client: Some(&client), now, deadline: now.after(60_000) };
     let ask = match within(64, data.len(), "a visit", || visit.ask(&endpoint)) {
         Ok(ask) => ask,
         Err(error) => return check_error(&error),
