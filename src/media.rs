@@ -6,8 +6,8 @@
 //! members wherever they stand, not by the shape of a request, which changes with each version: what is called `…url`
 //! must be a `data:` URL, and what may be called otherwise must not look like an address.
 //!
-//! One pass over text that is known to be JSON, without recursion: a byte is kept for each level. A member that is
-//! there twice is looked at twice.
+//! One pass over text that is known to be JSON, without recursion and without looking back: whoever nests a million
+//! lists costs what their bytes cost. A member that is there twice is looked at twice.
 
 use crate::{api::Api, json::Text};
 use std::borrow::Cow;
@@ -41,10 +41,35 @@ struct Level {
     is_object: bool,
     /// Of the member at hand; a list's items have that of the list.
     name: Name,
-    /// An address stands in its `input`.
+    /// It stands in what is exempt.
+    exempt: bool,
+    /// It stands in an `input` that may be a tool's.
+    in_input: bool,
+    /// An address stands in it, which that `input` has to answer for.
+    has_address: bool,
+    /// An address stands in its own `input`.
     doubtful: bool,
     is_tool_use: bool,
 }
+
+impl Level {
+    /// What opens within the member at hand; within nothing, the request itself.
+    fn within(outer: Option<&Self>, is_object: bool) -> Self {
+        let is_in = |name| outer.is_some_and(|outer| outer.is_object && outer.name == name);
+        Self {
+            is_object,
+            name: outer.map_or(Name::Other, |outer| outer.name),
+            exempt: is_in(Name::Exempt) || outer.is_some_and(|outer| outer.exempt),
+            in_input: is_in(Name::Input) || outer.is_some_and(|outer| outer.in_input),
+            has_address: false,
+            doubtful: false,
+            is_tool_use: false,
+        }
+    }
+}
+
+/// Deeper than any server reads: Python's own parser ends at a thousand levels, vLLM's at two hundred.
+const MOST_LEVELS: usize = 10_000;
 
 struct Walk<'a> {
     api: Api,
@@ -67,13 +92,11 @@ impl<'a> Walk<'a> {
                     let is_name = self.rest.trim_start_matches(BLANK).starts_with(':');
                     if is_name { self.on_name(text) } else { self.on_text(&text) }
                 }
-                Some(open @ (b'{' | b'[')) => {
-                    let name = self.stack.last().map_or(Name::Other, |level| level.name);
-                    let is_object = open == b'{';
-                    self.stack.push(Level { is_object, name, doubtful: false, is_tool_use: false });
-                }
+                Some(b'{' | b'[') if self.stack.len() >= MOST_LEVELS => self.find(),
+                Some(open @ (b'{' | b'[')) => self.stack.push(Level::within(self.stack.last(), open == b'{')),
                 _ => {
-                    if self.stack.pop().is_some_and(|level| level.doubtful && !level.is_tool_use) {
+                    let answers = |level: Level| level.has_address || level.doubtful && !level.is_tool_use;
+                    if self.stack.pop().is_some_and(answers) {
                         self.on_address();
                     }
                 }
@@ -117,7 +140,6 @@ impl<'a> Walk<'a> {
     }
 
     fn on_text(&mut self, text: &str) {
-        let exempt = self.stack.iter().any(|level| level.is_object && level.name == Name::Exempt);
         let Some(level) = self.stack.last_mut() else { return };
         let is_address = match level.name {
             Name::Address => !is_data(text),
@@ -128,16 +150,22 @@ impl<'a> Walk<'a> {
             }
             Name::Other | Name::Exempt | Name::Input => false,
         };
-        if is_address && !exempt {
+        if is_address && !level.exempt {
             self.on_address();
         }
     }
 
+    /// What stands in the member at hand is an address, unless it turns out to be a tool's.
     fn on_address(&mut self) {
-        match self.stack.iter_mut().rev().find(|level| level.is_object && level.name == Name::Input) {
-            Some(level) => level.doubtful = true,
-            None => self.found = Some(self.field.chars().take(40).filter(|c| !c.is_control()).collect()),
+        match self.stack.last_mut() {
+            Some(level) if level.is_object && level.name == Name::Input => level.doubtful = true,
+            Some(level) if level.in_input => level.has_address = true,
+            _ => self.find(),
         }
+    }
+
+    fn find(&mut self) {
+        self.found = Some(self.field.chars().take(40).filter(|c| !c.is_control()).collect());
     }
 }
 
@@ -167,8 +195,9 @@ fn is_data(text: &str) -> bool {
     text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
 }
 
-/// Whether somebody might take it for an address: base64 has no colon.
+/// Whether somebody might take it for an address: base64 has no colon. Python's clients skip what is blank before one.
 fn looks_like_address(text: &str) -> bool {
+    let text = text.trim_start_matches(|letter: char| letter.is_whitespace() || letter.is_control());
     !is_data(text) && text.get(..64).unwrap_or(text).contains(':')
 }
 
@@ -215,6 +244,8 @@ mod tests {
         }
         let deep = format!("{{\"input\":{}{{\"url\":\"http://x\"}}{}}}", "[".repeat(200_000), "]".repeat(200_000));
         assert_eq!(found(&deep).as_deref(), Some("input"));
+        let blank = format!(r#"{{"type":"image","source":"{}https://x"}}"#, " \\n\\u001f".repeat(40));
+        assert_eq!(found(&part(&blank)).as_deref(), Some("messages"));
         assert_eq!(found(r#"{"a":"{\"","b":{"file_url":"http://x"}}"#).as_deref(), Some("b"));
         assert_eq!(
             found(r#"{"metadata":{"url":"http://x"},"x":{"metadata":{"url":"http://x"}}}"#).as_deref(),
@@ -242,6 +273,16 @@ mod tests {
         assert_eq!(found(tools), None);
         assert!(address(Api::Job, tools).is_some());
         assert_eq!(found(r#"{"prompt":"https://example.com","input":["https://example.com"]}"#), None);
+    }
+
+    #[test]
+    fn what_is_nested_costs_what_its_bytes_cost() {
+        let nested = |inside: &str| format!("{{\"x\":{}{inside}{}}}", "[".repeat(9_000), "]".repeat(9_000));
+        // Looking back at each level for each of these would take billions of steps.
+        assert_eq!(address(Api::Messages, &nested(&"\"\",".repeat(500_000))), None);
+        let tool = "{\"input\":[{\"url\":\"x\"}],\"type\":\"tool_use\"},".repeat(20_000);
+        assert_eq!(address(Api::Messages, &nested(&tool)), None);
+        assert_eq!(address(Api::Chat, &nested(&nested("1"))).as_deref(), Some("x"), "nobody would read it");
     }
 
     #[test]
