@@ -157,7 +157,8 @@ pub enum Event {
     },
     /// The call is over.
     CallEnded {
-        /// `ok`, an error's code, `upstream_4xx` (passed on), `partial` (cut short at the deadline) or `client_gone`.
+        /// `ok`, an error's code, `upstream_400` and the like (an endpoint's own answer, passed on), `partial` (cut short
+        /// at the deadline) or `client_gone`.
         outcome: String,
         /// The timer or field behind an error.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -46,6 +46,9 @@ describe('numbers', () => {
 
 describe('words', () => {
   it('are the gateway’s own where it has new ones', () => {
+    // As the core tells an endpoint's own refusal: src/call/failure.rs.
+    assert.deepEqual(['upstream_400', 'upstream_422', 'upstream_timeout'].map(kindOf), ['theirs', 'theirs', 'failed']);
+    assert.equal(outcomeWords('upstream_422'), 'HTTP 422 of the endpoint, passed on');
     assert.deepEqual([reasonWords('http_529'), reasonWords('quarks'), outcomeWords('quarks'), kindOf('quarks')], ['HTTP 529', 'quarks', 'quarks', 'failed']);
     assert.equal(eventWords({ event: 'novel', at_ms: 5, attempt: 2 }, duration), 'novel: attempt 2');
   });

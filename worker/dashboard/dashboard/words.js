@@ -4,11 +4,14 @@
 export function kindOf(outcome) {
   if (outcome === 'ok') return 'ok';
   if (outcome === 'client_gone' || outcome === 'partial') return 'cut';
-  return THEIRS.has(outcome) ? 'theirs' : 'failed';
+  return THEIRS.has(outcome) || PASSED_ON.test(outcome) ? 'theirs' : 'failed';
 }
 
+/** An endpoint's own word on the request, by its status. */
+const PASSED_ON = /^upstream_(\d{3})$/;
+
 const THEIRS = new Set([
-  'upstream_4xx', 'invalid_request', 'invalid_api_key', 'forbidden', 'model_not_found', 'route_not_found', 'job_not_found',
+  'invalid_request', 'invalid_api_key', 'forbidden', 'model_not_found', 'route_not_found', 'job_not_found',
   'method_not_allowed', 'request_too_large', 'rate_limited',
 ]);
 
@@ -16,7 +19,6 @@ const OUTCOMES = {
   ok: 'answered',
   partial: 'cut short at the deadline',
   client_gone: 'the client left',
-  upstream_4xx: 'refused by the endpoint, passed on',
   invalid_request: 'not understood',
   invalid_api_key: 'no key, or an unknown one',
   forbidden: 'not allowed to this client',
@@ -38,7 +40,10 @@ const OUTCOMES = {
   job_expired: 'the job expired',
   internal: 'a defect of the gateway',
 };
-export const outcomeWords = (outcome) => OUTCOMES[outcome] ?? outcome;
+export function outcomeWords(outcome) {
+  const [, status] = PASSED_ON.exec(outcome) ?? [];
+  return status ? `HTTP ${status} of the endpoint, passed on` : OUTCOMES[outcome] ?? outcome;
+}
 
 const REASONS = {
   headers: 'no response headers in time',
