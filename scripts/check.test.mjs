@@ -140,6 +140,7 @@ test('what was mistyped is told with what may have been meant, and what may be a
   assert.match(stdout, /^models\[0\]\.targets\[0\]\.wieght: is unknown: did you mean `weight`\?/m);
   assert.match(stdout, /^models\[0\]\.targets\[0\]\.endpoint: names `a10`, .* did you mean `a100`\?/m);
   assert.match(stdout, /^models\[0\]\.strategy: must be .*, not `wieghted`$/m);
+  assert.match(stdout, /^admin_key_secret: names a secret that is not set: `npx wrangler secret put NAME`$/m);
   assert.ok(!stdout.includes(key), stdout);
   assert.equal(status, 1);
 });
