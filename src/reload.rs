@@ -41,6 +41,9 @@ const FIRST_MS: u64 = 200;
 /// and each call so long where there is nothing.
 const NOTHING_MS: u64 = 5000;
 
+/// What stands under [`GOOD`] when the version that was good has been taken back: no configuration.
+const TAKEN_BACK: &str = "{}";
+
 /// A longer text is not looked at.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -117,6 +120,8 @@ pub struct Reload {
     /// What serves, where it came from the store.
     text: Option<String>,
     refused: Option<Refused>,
+    /// The variables serve because nothing stood in the store: what was good before that is over.
+    has_given_way: bool,
     places: Places,
     /// The last reading began, and is not over.
     began: Option<Instant>,
@@ -157,6 +162,7 @@ impl Reload {
             since: now,
             text: None,
             refused: None,
+            has_given_way: false,
             places,
             began: None,
             under_way: false,
@@ -243,17 +249,20 @@ impl Reload {
             return Next::ReadGood;
         }
         // An earlier version serves on. Where there is none here, another isolate may have kept one.
-        if self.text.is_none() { Next::ReadGood } else { Next::Rest }
+        if self.text.is_none() && !self.has_given_way { Next::ReadGood } else { Next::Rest }
     }
 
     fn on_nothing_wanted(&mut self, now: Instant) -> Next {
         self.refused = None;
         if self.variables.settings.is_ok() {
-            if self.source != Source::Var {
-                self.text = None;
-                self.serve(now, Rc::clone(&self.variables), Source::Var);
+            self.has_given_way = true;
+            if self.source == Source::Var {
+                return Next::Rest;
             }
-            return Next::Rest;
+            self.text = None;
+            self.serve(now, Rc::clone(&self.variables), Source::Var);
+            // An isolate that begins behind a broken version shall not find there what was taken back.
+            return Next::ReadGood;
         }
         if self.serves() {
             self.source = Source::KvGood;
@@ -281,6 +290,9 @@ impl Reload {
             }
             self.checks = self.checks.saturating_sub(1);
             return self.text.clone();
+        }
+        if self.has_given_way {
+            return good.filter(|good| good != TAKEN_BACK).map(|_| TAKEN_BACK.to_owned());
         }
         if let Some(text) = good {
             self.take(now, Source::KvGood, text, environment);
@@ -326,7 +338,7 @@ impl Reload {
             self.places = settings.places.clone();
             self.text = Some(text);
             if source == Source::Kv {
-                self.refused = None;
+                (self.refused, self.has_given_way) = (None, false);
             }
             self.serve(now, Rc::new(Current { settings: Ok(settings), admin_key }), source);
             self.reports.extend(warnings.into_iter().map(|warning| Report::Warning(source, warning)));

@@ -368,6 +368,33 @@ fn a_deleted_version_gives_way_to_the_variables_or_else_serves_on() {
 }
 
 #[test]
+fn a_version_that_was_taken_back_does_not_return_behind_a_broken_one() {
+    let mut place = Place::new();
+    place.put(WANTED, &text("kv"));
+    let isolate = place.isolate(Some(version("var")));
+    isolate.call();
+    assert_eq!(place.kv.text(GOOD), Some(text("kv")));
+    place.kv.delete(WANTED);
+    place.pass(30_000);
+    isolate.call();
+    let before = place.kv.inside().reads;
+    place.put(WANTED, BROKEN);
+    for _ in 0..5 {
+        place.pass(30_000);
+        isolate.call();
+        assert_eq!(isolate.call().0, ok("var"), "what was in force stays so");
+    }
+    assert!(isolate.view()["refused"].is_object());
+    assert_eq!(place.kv.inside().reads - before, 5, "nobody asks for a good version any more");
+    let new = place.isolate(Some(version("var")));
+    assert_eq!(new.call().0, ok("var"), "neither does it in an isolate that begins");
+    place.put(WANTED, &text("next"));
+    place.pass(30_000);
+    isolate.call();
+    assert_eq!((isolate.call().0, place.kv.text(GOOD)), (ok("next"), Some(text("next"))));
+}
+
+#[test]
 fn a_store_that_fails_or_hangs_costs_the_first_calls_200_ms_and_nothing_else() {
     for (answer, most_ms) in [(Answer::Fails, 5), (Answer::Hangs, 200)] {
         let mut place = Place::new();
