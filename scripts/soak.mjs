@@ -22,9 +22,10 @@ await main(async () => {
   const report = await soak({
     requests: Number(requests),
     seed: Number(seed),
-    onBatch: ({ sent, bytes, wasm, ms, troubles }) => {
+    onBatch: ({ sent, heap, wasm, bytes, ms, troubles }) => {
       const rate = (sent / ms) * 1000;
-      const figures = [`${sent} sent`, `${rate.toFixed(0)}/s`, `${(bytes / MB).toFixed(1)} MB`, `wasm ${(wasm / MB).toFixed(2)} MB`];
+      const sizes = Object.entries({ heap, wasm, process: bytes }).map(([name, size]) => `${name} ${(size / MB).toFixed(2)} MB`);
+      const figures = [`${sent} sent`, `${rate.toFixed(0)}/s`, ...sizes];
       console.log(`  ${figures.join(', ')}${troubles > 0 ? `, ${troubles} troubles` : ''}`);
     },
   });
@@ -33,12 +34,14 @@ await main(async () => {
   step('What clients have seen');
   for (const [outcome, count] of [...seen].sort(([, one], [, other]) => other - one)) console.log(`  ${count}  ${outcome}`);
   console.log(`${sent} sent, ${counted} in /metrics under ${metrics.size} labels.`);
-  const { second, last, gained, growth, isFlat, wasm } = memoryOf(batches);
-  console.log(`workerd: ${(second / MB).toFixed(1)} MB in the second tenth, ${(last / MB).toFixed(1)} MB in the last (${(growth * 100).toFixed(1)} %); `
-    + `the line through all gains ${(gained / MB).toFixed(1)} MB. wasm: ${wasm.map((bytes) => (bytes / MB).toFixed(2)).join(' to ')} MB.`);
+  const { isFlat, ...memory } = memoryOf(batches);
+  for (const [name, { second, last, growth, gained }] of Object.entries(memory)) {
+    console.log(`${name}: ${(second / MB).toFixed(2)} MB in the second tenth, ${(last / MB).toFixed(2)} MB in the last `
+      + `(${(growth * 100).toFixed(1)} %); the line through all gains ${(gained / MB).toFixed(2)} MB`);
+  }
   if (troubles.length > 0) {
     console.log(troubles.filter(Boolean).join('\n'));
     throw new Failure(`${troubles.length} things are not as they should be.`);
   }
-  if (!isFlat) throw new Failure('The memory of workerd grows.');
+  if (!isFlat) throw new Failure('What the isolate needs grows.');
 });

@@ -26,15 +26,16 @@ const LONGEST_MS = 20_000;
  *   anything yet has nothing behind it. Requests go to the first, or to `gateway.isolates[n]`
  * @param {string} [more.prelude] the source of a module that runs before the Worker's own
  * @param {(message: string) => void} [more.onPrinted] takes all that is printed, which is not kept then
+ * @param {boolean} [more.inspected] there is an inspector, at `inspectorUrl()`
  */
 export async function startGateway(config, more = {}) {
-  const { secrets = {}, env = {}, workers = {}, isolates = 1, prelude, onPrinted } = more;
+  const { secrets = {}, env = {}, workers = {}, isolates = 1, prelude, onPrinted, inspected } = more;
   const gateway = new Gateway(onPrinted);
   await gateway.start({
     ...(config && { CONFIG: { type: 'json', value: config } }),
     ...Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, { type: 'text', value }])),
     ...env,
-  }, workers, isolates, prelude);
+  }, workers, isolates, prelude, inspected);
   return gateway;
 }
 
@@ -107,12 +108,13 @@ class Gateway extends EventEmitter {
     this.#onPrinted = onPrinted;
   }
 
-  async start(env, workers, isolates, prelude) {
+  async start(env, workers, isolates, prelude, inspected) {
     const names = Array.from({ length: isolates }, (_, at) => (at === 0 ? 'fairlead' : `fairlead-${at + 1}`));
     this.#miniflare = new Miniflare({
       cf: false, // otherwise it asks the network where this machine is
       telemetry: { enabled: false },
       enableDevRegistry: false,
+      ...(inspected && { inspectorPort: 0 }),
       handleStructuredLogs: ({ level, message }) => this.#hear(level, message),
       workers: [
         ...names.map((name) => ({
@@ -126,6 +128,11 @@ class Gateway extends EventEmitter {
     });
     await this.#miniflare.ready;
     for (const name of names) this.isolates.push(new Isolate(await this.#miniflare.unsafeGetDirectURL(name)));
+  }
+
+  /** Where the first isolate is inspected. */
+  async inspectorUrl() {
+    return new URL('/core:user:fairlead', await this.#miniflare.getInspectorURL());
   }
 
   /** What stands in the KV namespace `STATE`. */

@@ -20,7 +20,7 @@ test('every request is accounted for exactly once, whatever goes wrong, and no s
 });
 
 test('memory that grows is told from memory that breathes', () => {
-  const batches = (bytes) => Array.from({ length: 100 }, (_, at) => ({ bytes: bytes(at), wasm: 1e6 }));
+  const batches = (bytes) => Array.from({ length: 100 }, (_, at) => ({ heap: bytes(at), wasm: 1e6, bytes: 1e8 }));
   const breath = (at) => 2e6 * Math.sin(at);
   assert.ok(memoryOf(batches((at) => (at < 10 ? at * 5e6 : 50e6) + breath(at))).isFlat);
   assert.ok(!memoryOf(batches((at) => 50e6 + at * 2e5 + breath(at))).isFlat);
