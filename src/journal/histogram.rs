@@ -60,8 +60,14 @@ impl Histogram {
         for (bound, count) in self.buckets() {
             let upper = bound.unwrap_or(self.longest_ms);
             if count > 0 && below.saturating_add(count) >= rank {
-                let into = rank.saturating_sub(below).saturating_mul(upper.saturating_sub(lower));
-                let found = lower.saturating_add(into.checked_div(count).unwrap_or_default());
+                let (share, span) = (rank.saturating_sub(below), upper.saturating_sub(lower));
+                // A product would be cut short where somebody's clock has leapt.
+                let into = if share == count {
+                    span
+                } else {
+                    span.saturating_mul(share).checked_div(count).unwrap_or_default()
+                };
+                let found = lower.saturating_add(into);
                 return Some(found.min(self.longest_ms));
             }
             below = below.saturating_add(count);
