@@ -27,7 +27,7 @@ use mutation::mutated;
 use std::{fs, ops::Range, panic};
 
 /// Mutations of each corpus in `cargo test`, which take a few seconds in all.
-const COUNT: u64 = 10_000;
+const COUNT: u64 = 100_000;
 
 #[test]
 fn whatever_an_endpoint_streams() {
