@@ -189,6 +189,11 @@ impl Cut {
             if text.get(self.line) == Some(&b'\n') && self.line > 0 && text[self.line - 1] == b'\r' {
                 // It belongs to the line before, whose end was seen too early to know.
                 self.line += 1;
+                if self.open + 1 == self.line {
+                    // And to the block before, behind which it goes out by itself.
+                    self.open = self.line;
+                    return Some(self.line - 1..self.line);
+                }
             }
             let from = self.looked.max(self.line);
             let Some(length) = memchr::memchr2(b'\n', b'\r', text.get(from..)?) else {
