@@ -334,7 +334,7 @@ fn account(bencher: Bencher<'_, '_>, watched: Watched) {
     let ended = ended.unwrap();
     bencher.bench_local(|| {
         let caller = Caller { request_id: "r".repeat(32), route: Api::Chat.path(), ..Caller::default() };
-        let ticket = journal.open(NOW, caller);
+        let ticket = journal.open(NOW, NOW.after(600_000), caller);
         let client = if is_seen { access::find(&clients, black_box("d")) } else { None };
         journal.admit(ticket, client.map(|client| &*client.name));
         let caller = journal.begin(ticket, "qwen", NOW.after(300_000));

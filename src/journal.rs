@@ -88,10 +88,6 @@ pub enum Told {
 /// So many accounts are kept to be shown.
 const MOST_SHOWN: usize = 50;
 
-/// A request that has not come to a call is not waited for longer: its body is read in this time, or its client has
-/// gone.
-const READING_MS: u64 = 600_000;
-
 /// So long behind a call's deadline its last words may still be on their way.
 const GRACE_MS: u64 = 10_000;
 
@@ -126,11 +122,11 @@ impl Journal {
         self.since
     }
 
-    /// Opens the account of a request that has just arrived.
-    pub fn open(&mut self, arrived: Instant, caller: Caller) -> Ticket {
+    /// Opens the account of a request that has just arrived. Until `latest` its body has been read, or its client has gone.
+    pub fn open(&mut self, arrived: Instant, latest: Instant, caller: Caller) -> Ticket {
         self.tickets = self.tickets.saturating_add(1);
         let ticket = Ticket(self.tickets);
-        let until = arrived.after(READING_MS);
+        let until = latest.after(GRACE_MS);
         let account = Account { arrived, caller: Rc::new(caller), timeline: Vec::new(), end: None, until };
         self.open.push((ticket, Box::new(account)));
         ticket

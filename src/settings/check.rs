@@ -298,10 +298,11 @@ impl Check<'_> {
                     self.mistake(format!("{path}.runpod[{index}]"), message);
                 }
             }
+            let keys = self.keys(&path, &client.keys_sha256, &clients);
             clients.push(Client {
                 index: self.places.clients.place(&name),
                 name,
-                keys: self.keys(&path, &client.keys_sha256),
+                keys,
                 models: allowed,
                 policies: asked,
                 runpod,
@@ -337,14 +338,22 @@ impl Check<'_> {
         Limits { rate_limiter, requests_per_minute, max_concurrency, max_tokens, max_n }
     }
 
-    fn keys(&mut self, path: &str, list: &List<String>) -> Vec<access::KeyHash> {
+    fn keys(&mut self, path: &str, list: &List<String>, earlier: &[Client]) -> Vec<access::KeyHash> {
         if list.is_empty() {
             self.mistake(format!("{path}.keys_sha256"), "is empty: put in the SHA-256 of a key, 64 hexadecimal digits");
         }
         let mut keys = Vec::new();
         for (index, hex) in (0usize..).zip(list) {
             match hex.as_deref().map(access::parse_hash) {
-                Some(Some(hash)) => keys.push(hash),
+                Some(Some(hash)) => {
+                    // Whose limits would hold for it?
+                    if let Some(other) = earlier.iter().find(|other| other.keys.contains(&hash)) {
+                        let message =
+                            format!("is a key of the client `{}` already: a key belongs to one client", other.name);
+                        self.mistake(format!("{path}.keys_sha256[{index}]"), message);
+                    }
+                    keys.push(hash);
+                }
                 Some(None) => self.mistake(
                     format!("{path}.keys_sha256[{index}]"),
                     "is not a SHA-256: 64 hexadecimal digits, never the key itself",

@@ -189,6 +189,17 @@ fn an_open_gateway_with_clients_is_warned_about() {
 }
 
 #[test]
+fn a_key_belongs_to_one_client() {
+    let reading = example_with(|config| {
+        let first = config["clients"][0].clone();
+        config["clients"].as_array_mut().unwrap().push(first);
+        config["clients"][1]["name"] = "other".into();
+    });
+    assert_eq!(paths(&reading.mistakes), ["clients[1].keys_sha256[0]"]);
+    assert!(reading.mistakes[0].message.contains("`web`"), "{}", reading.mistakes[0]);
+}
+
+#[test]
 fn a_secret_in_the_place_of_its_name_is_not_repeated() {
     for (name, repeated) in [("VLLM_KEY_2", true), ("sk-0123456789abcdef", false)] {
         let reading = example_with(|config| config["admin_key_secret"] = name.into());

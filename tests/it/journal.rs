@@ -29,7 +29,7 @@ fn caller() -> Caller {
 
 /// Opens an account that has come to a call.
 fn begun(journal: &mut Journal) -> Ticket {
-    let ticket = journal.open(at(0), caller());
+    let ticket = journal.open(at(0), at(0).after(600_000), caller());
     journal.admit(ticket, Some("web"));
     journal.begin(ticket, "qwen", at(300_000));
     ticket
@@ -117,7 +117,7 @@ fn an_account_ends_once_whoever_ends_it_first() {
     assert!(journal.overdue(at(10_000_000)).is_empty());
     assert_eq!(requests(&journal), 1);
 
-    let refused = journal.open(at(20_000_000), caller());
+    let refused = journal.open(at(20_000_000), at(20_000_000).after(600_000), caller());
     assert!(journal.close(refused, at(20_000_001), "invalid_api_key", None).is_some());
     assert_eq!(journal.close(refused, at(20_000_002), "internal", None), None);
     assert_eq!(requests(&journal), 2);
@@ -127,7 +127,7 @@ fn an_account_ends_once_whoever_ends_it_first() {
 fn a_request_that_the_platform_drops_is_counted_behind_its_deadline_as_one_whose_client_left() {
     let mut journal = journal(ALL);
     let ticket = begun(&mut journal);
-    let reading = journal.open(at(0), caller());
+    let reading = journal.open(at(0), at(0).after(600_000), caller());
     journal.tell(ticket, at(5), &started(1, "a"));
     assert!(journal.overdue(at(309_999)).is_empty());
     let reports = journal.overdue(at(311_000));
@@ -152,7 +152,7 @@ fn counts_stand_by_route_client_and_outcome_and_refusals_under_no_model() {
     }
     told(&mut journal, &World::new().endpoint("a", [reset(), reset(), reset()]).run(chat()));
     for code in ["invalid_api_key", "forbidden", "invalid_api_key"] {
-        let ticket = journal.open(at(0), caller());
+        let ticket = journal.open(at(0), at(0).after(600_000), caller());
         journal.close(ticket, at(1), code, None).unwrap();
     }
     let counts: Vec<_> = journal
@@ -249,7 +249,7 @@ fn a_data_point_has_its_numbers_and_says_what_it_does_not_know() {
     let Some((_, Event::CallEnded { total_ms, bytes, .. })) = record.events.last() else { panic!() };
     assert_eq!(point.doubles, [*total_ms as f64, -1.0, 3.0, *bytes as f64, -1.0, -1.0, 1.0]);
 
-    let ticket = journal.open(at(0), caller());
+    let ticket = journal.open(at(0), at(0).after(600_000), caller());
     journal.begin(ticket, &"ä".repeat(60), at(1));
     let point = journal.close(ticket, at(1), "ok", None).unwrap().point.unwrap();
     assert_eq!(point.index, "ä".repeat(48), "no more bytes than an index may have, and whole characters");

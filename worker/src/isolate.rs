@@ -70,7 +70,8 @@ impl Isolate {
             counts: gateway.admin_key.is_some() || settings.is_ok_and(|settings| settings.admin_key.is_some()),
             points: self.takes_points,
         });
-        journal.open(arrived, caller)
+        let latest = settings.map_or(arrived, |settings| settings.latest(arrived));
+        journal.open(arrived, latest, caller)
     }
 
     /// Closes the account of a request that no call was made of, unless it has ended already.

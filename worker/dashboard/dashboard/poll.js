@@ -48,8 +48,16 @@ export class Poll {
     this.#again = false;
     const store = performance.now() - this.#storeAt >= STORE_EVERY_MS;
     if (store) this.#storeAt = performance.now();
-    await this.#ask({ store });
-    this.#asking = false;
+    try {
+      await this.#ask({ store });
+    } finally {
+      // Whatever was wrong with one answer, the next is asked for.
+      this.#asking = false;
+      this.#next();
+    }
+  }
+
+  #next() {
     if (!this.isRunning || document.hidden) return;
     if (this.#again) this.#turn();
     else if (!this.isPaused) this.#timer = setTimeout(() => this.now(), EVERY_MS);
