@@ -133,7 +133,7 @@ describe('a page of an allowed origin may read', () => {
     'the list of models': ['/v1/models', { headers: good }, 200],
     'that its key is wrong': [CHAT, { body: BODY, headers: {} }, 401],
     'that its body is wrong': [CHAT, { body: {}, headers: good }, 400],
-    'that there is no such path': ['/metrics', { headers: good }, 404],
+    'that there is no such path': ['/version', { headers: good }, 404],
     'that the method is wrong': [CHAT, { headers: good }, 405],
     'that the endpoint failed': [CHAT, { body: { ...BODY, sim: 'http-503' }, headers: good }, 503],
     "an endpoint's refusal": [CHAT, { body: { ...BODY, sim: 'http-422' }, headers: good }, 422],
