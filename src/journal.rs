@@ -80,7 +80,7 @@ pub enum Told {
     /// Nothing: it stands in the account, or the account has been closed without it.
     Noted,
     /// The account has ended with it.
-    Ended(Report),
+    Ended(Box<Report>),
     /// It is no part of any call: a line of its own.
     Beside,
 }
@@ -163,7 +163,9 @@ impl Journal {
             | Event::BreakerClosed { .. }
             | Event::StoreFailed { .. }
             | Event::RateLimiterFailed { .. } => Told::Beside,
-            Event::CallEnded { .. } => self.end(ticket, event.clone()).map_or(Told::Noted, Told::Ended),
+            Event::CallEnded { .. } => {
+                self.end(ticket, event.clone()).map_or(Told::Noted, |report| Told::Ended(Box::new(report)))
+            }
             _ => {
                 if let Some(account) = self.account(ticket) {
                     account.note(now, event);

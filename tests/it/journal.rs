@@ -44,7 +44,7 @@ fn told(journal: &mut Journal, record: &Record) -> Report {
     });
     let report = reports.next().expect("a call has an end");
     assert!(reports.next().is_none());
-    report
+    *report
 }
 
 fn line(report: &Report) -> Value {
