@@ -163,8 +163,9 @@ export function assertKnown(words) {
   } else if (program === 'cargo') {
     const name = rest[rest.indexOf('--example') + 1];
     assert.ok([`${name}.rs`, `${name}/main.rs`].some((file) => existsSync(join(root, 'examples', file))), `no example ${name}`);
-  } else if (program.includes('/')) {
-    assert.ok(existsSync(join(root, program)), `there is no ${program}`);
+  } else if (program === 'node' || program.includes('/')) {
+    const file = program === 'node' ? rest[0] : program;
+    assert.ok(existsSync(join(root, file)), `there is no ${file}`);
   } else if (program === 'wrangler') {
     const end = rest.findIndex((word) => /^[-<>]/.test(word));
     const plain = end < 0 ? rest : rest.slice(0, end);
