@@ -500,7 +500,8 @@ fn names_keep_their_places_through_versions_and_new_ones_get_new_places() {
             .map(|name| json!({ "name": name, "provider": "vllm", "base_url": "https://gpu.example.com/v1" }))
             .collect();
         let target = json!([{ "endpoint": endpoints[0]["name"] }]);
-        let clients = ["p", "q"].map(|name| json!({ "name": name, "keys_sha256": ["00".repeat(32)] }));
+        let clients =
+            [("p", "00"), ("q", "11")].map(|(name, byte)| json!({ "name": name, "keys_sha256": [byte.repeat(32)] }));
         json!({ "endpoints": endpoints, "models": [{ "name": "m", "targets": target }], "clients": clients })
     };
     let mut place = Place::new();
