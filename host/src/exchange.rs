@@ -1,6 +1,9 @@
 //! A fetch as the core's exchange.
 
-use crate::message::{SEPARATOR, join, split};
+use crate::{
+    message::{SEPARATOR, join, split},
+    wait::Wait,
+};
 use fairlead_core::{
     drive::Played,
     message::{Barrier, Request, ResponseHead},
@@ -13,7 +16,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
-use wasm_bindgen_futures::JsFuture;
 use web_sys::ReadableStreamDefaultReader;
 
 #[wasm_bindgen(module = "/src/http.js")]
@@ -94,9 +96,9 @@ pub struct Fetch {
 
 enum State {
     /// Waiting for the head.
-    Sent(JsFuture),
+    Sent(Wait),
     /// The head has come; so may be waited for.
-    Open(Option<JsFuture>),
+    Open(Option<Wait>),
     /// The last bytes have come.
     Ended,
     /// Nothing more will come.
@@ -108,7 +110,7 @@ impl Fetch {
     pub fn send(service: &JsValue, request: &Request) -> Self {
         let Request { method, url, headers, body } = request;
         let exchange = JsExchange::new(service, method.as_str(), url, &join(headers), body);
-        let state = State::Sent(JsFuture::from(exchange.head()));
+        let state = State::Sent(Wait::from(exchange.head()));
         Self { exchange, state, tells_length: true }
     }
 
@@ -159,7 +161,7 @@ impl Exchange for Fetch {
                 },
             },
             State::Open(read) => {
-                let pending = read.get_or_insert_with(|| JsFuture::from(self.exchange.read()));
+                let pending = read.get_or_insert_with(|| Wait::from(self.exchange.read()));
                 let result =
                     ready!(Pin::new(pending).poll(context)).map(|result| result.unchecked_into::<ReadResult>());
                 match result {
@@ -196,6 +198,6 @@ fn read_head(head: &Array) -> ResponseHead {
 
 /// The next chunk from a reader; `None` at the end.
 pub async fn read(reader: &ReadableStreamDefaultReader) -> Result<Option<Uint8Array>, JsValue> {
-    let result: ReadResult = JsFuture::from(reader.read()).await?.unchecked_into();
+    let result: ReadResult = Wait::from(reader.read()).await?.unchecked_into();
     Ok(if result.done() { None } else { result.value() })
 }

@@ -7,6 +7,7 @@ pub mod departure;
 pub mod exchange;
 pub mod message;
 pub mod pump;
+pub mod wait;
 
 use fairlead_core::time::Instant;
 use js_sys::Date;

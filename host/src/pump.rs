@@ -4,7 +4,10 @@
 //! future woken for every token would cost as much again as reading and writing it. Everything else, and all that is
 //! decided, stays in the core.
 
-use crate::exchange::{Carried, JsChunk, JsExchange};
+use crate::{
+    exchange::{Carried, JsChunk, JsExchange},
+    wait::Wait,
+};
 use fairlead_core::{
     drive::{Body, Piece, Slow},
     message::ResponseHead,
@@ -20,7 +23,6 @@ use std::{
     task::Poll,
 };
 use wasm_bindgen::{JsValue, closure::Closure, prelude::wasm_bindgen};
-use wasm_bindgen_futures::JsFuture;
 
 #[wasm_bindgen(module = "/src/lane.js")]
 extern "C" {
@@ -154,7 +156,7 @@ impl<R: Runtime<Chunk = JsChunk, Exchange: Carried>> Pump<R> {
 
     /// Lets the lane carry chunks for as long as it can.
     async fn carry(&self, exchange: &JsExchange) -> Progress {
-        let mut run = JsFuture::from(self.lane.run(exchange, &self.writer, &self.look));
+        let mut run = Wait::from(self.lane.run(exchange, &self.writer, &self.look));
         let slow = || {
             let since = self.lane.interrupt();
             let since = (since > 0.0).then(|| Instant::from_millis(since as u64));
@@ -198,7 +200,7 @@ impl<R: Runtime<Chunk = JsChunk, Exchange: Carried>> Pump<R> {
     pub async fn write(&self, piece: Piece<JsChunk>) -> bool {
         let Some(bytes) = bytes_of(piece) else { return false };
         let written = self.writer.write(&bytes);
-        let mut delivery = pin!(async { JsFuture::from(written).await.is_ok() });
+        let mut delivery = pin!(async { Wait::from(written).await.is_ok() });
         poll_fn(|context| self.body.borrow_mut().poll_deliver(context, delivery.as_mut())).await
     }
 
@@ -210,6 +212,6 @@ impl<R: Runtime<Chunk = JsChunk, Exchange: Carried>> Pump<R> {
             // The client, if it is still there, sees its answer break.
             self.writer.abort(&js_sys::Error::new("The answer could not be brought to its end.").into())
         };
-        let _ = JsFuture::from(end).await;
+        let _ = Wait::from(end).await;
     }
 }

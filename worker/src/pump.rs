@@ -6,6 +6,7 @@ use fairlead_core::drive::{Body, Piece};
 use fairlead_host::{
     exchange::{Carried, JsChunk, JsExchange},
     pump::{Progress, Pump, Writer},
+    wait::Wait,
 };
 use js_sys::Promise;
 use std::{
@@ -14,7 +15,6 @@ use std::{
     task::Poll,
 };
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
-use wasm_bindgen_futures::JsFuture;
 use web_sys::WritableStream;
 
 #[wasm_bindgen(module = "/src/pipe.js")]
@@ -85,7 +85,7 @@ impl Delivery {
     /// took it.
     async fn follow(&mut self, pipe: &Pipe) -> bool {
         let body = &self.pump.body;
-        let mut over = JsFuture::from(pipe.over());
+        let mut over = Wait::from(pipe.over());
         let mut settled = None;
         let next = poll_fn(|context| {
             if settled.is_none()
