@@ -119,7 +119,7 @@ describe('the handlers of docs/handlers.md under RunPod\'s worker SDK', { skip, 
     assert.deepEqual([status, body.status, body.error.code], [504, 'FAILED', 'job_timed_out']);
     assert.match(body.error.message, /`executionTimeout` of 5000 ms\..+ make the handler yield in time/);
     assert.deepEqual([body.workerId, Math.round(body.executionTime / 100)], [worker.id, 50]);
-    await gateway.line({ endpoint: 'blocks', event: 'job_slow', level: 'warn' });
+    await gateway.line({ endpoint: 'blocks', event: 'job_slow' });
     await gateway.line({ endpoint: 'blocks', event: 'attempt_failed', reason: 'job_timed_out' });
     assert.equal(endpoint.ledger.length, 1, 'it is not run again');
 
