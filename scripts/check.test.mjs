@@ -146,7 +146,7 @@ test('what was mistyped is told with what may have been meant, and what may be a
 });
 
 test('what is dear or of no use once it is deployed is warned about', () => {
-  const clients = Array.from({ length: 60 }, (_, at) => ({ name: `client-${at}`, keys_sha256: ['0'.repeat(64)] }));
+  const clients = Array.from({ length: 60 }, (_, at) => ({ name: `client-${at}`, keys_sha256: [String(at).padStart(64, '0')] }));
   const CONFIG = {
     open: true, clients, models: [model], admin_key_secret: 'DEMO_KEY',
     endpoints: [{ ...endpoint, base_url: 'http://localhost:8000/v1' }, { ...endpoint, name: 'b', base_url: 'http://[::1]:8000' }],
